@@ -1,0 +1,89 @@
+"""Users and their devices over WebSocket: server and client."""
+
+from __future__ import annotations
+
+from .auth import Attempt, Decision, hmac_challenge, hmac_solver
+from .backoff import Backoff
+from .channel import Channel
+from .client import WseClient
+from .codes import CloseCode, ErrorCode, Reason, Status
+from .connection import WseConnection
+from .errors import (
+    AlreadyConnected,
+    AlreadyRegistered,
+    CallDisconnected,
+    CallError,
+    CallFailed,
+    CallNotRegistered,
+    CallTimeout,
+    ChallengeRoundsExceeded,
+    ConnectError,
+    ConnectionBroken,
+    ConnectionFailed,
+    HandlerFailed,
+    IdentifyMissing,
+    InvalidPayload,
+    InvalidSolver,
+    MessageTooLarge,
+    MessageUnreadable,
+    NoSuchClient,
+    NotAuthorized,
+    NotConnected,
+    PeerError,
+    ProtocolViolation,
+    SolverMissing,
+    UsageError,
+    WseError,
+)
+from .identity import WseIdentity
+from .limits import Limits
+from .procedures import Procedures
+from .protocol import Protocol, Types, WseJSON
+from .server import WseServer
+
+__all__ = [
+    "AlreadyConnected",
+    "AlreadyRegistered",
+    "Attempt",
+    "Backoff",
+    "CallDisconnected",
+    "CallError",
+    "CallFailed",
+    "CallNotRegistered",
+    "CallTimeout",
+    "ChallengeRoundsExceeded",
+    "Channel",
+    "CloseCode",
+    "ConnectError",
+    "ConnectionBroken",
+    "ConnectionFailed",
+    "Decision",
+    "ErrorCode",
+    "HandlerFailed",
+    "IdentifyMissing",
+    "InvalidPayload",
+    "InvalidSolver",
+    "Limits",
+    "MessageTooLarge",
+    "MessageUnreadable",
+    "NoSuchClient",
+    "NotAuthorized",
+    "NotConnected",
+    "PeerError",
+    "Procedures",
+    "Protocol",
+    "ProtocolViolation",
+    "Reason",
+    "SolverMissing",
+    "Status",
+    "Types",
+    "UsageError",
+    "WseClient",
+    "WseConnection",
+    "WseError",
+    "WseIdentity",
+    "WseJSON",
+    "WseServer",
+    "hmac_challenge",
+    "hmac_solver",
+]

@@ -1,0 +1,519 @@
+"""The client: one device of a user, which comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from ssl import SSLContext
+from typing import Any, Self, TypeVar
+
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
+
+from .backoff import Backoff
+from .channel import Channel
+from .codes import CloseCode, Reason, Status
+from .connection import check_reason
+from .endpoint import Endpoint, Hub
+from .errors import (
+    AlreadyConnected,
+    ConnectError,
+    ConnectionFailed,
+    HandlerFailed,
+    InvalidPayload,
+    InvalidSolver,
+    NotAuthorized,
+    NotConnected,
+    ProtocolViolation,
+    SolverMissing,
+    WseError,
+)
+from .handler import start_task
+from .limits import Limits
+from .messages import Challenge, Message, Welcome
+from .procedures import Procedures
+from .protocol import Protocol, WseJSON, decode_checked
+from .session import CLIENT, Action, Stage
+from .signals import Emitter, Signal
+from .transports.base import Dialer, Transport
+
+__all__ = ["ClientSignals", "WseClient"]
+
+F = TypeVar("F", bound=Callable[[Any], Any])
+
+logger = logging.getLogger("wse.client")
+
+
+class ClientSignals:
+    """What happens to a client. Call or decorate with one to listen; `off` stops it."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.connected: Signal[[]] = Signal(emitter, "connected")
+        """`()`: the WebSocket is open; the server does not know who this is yet."""
+        self.ready: Signal[[Any]] = Signal(emitter, "ready", remembered=True)
+        """`(welcome)`: welcomed. Remembered: a handler added later is told the last one."""
+        self.closed: Signal[[int, str]] = Signal(emitter, "closed")
+        """`(code, reason)`: a WebSocket that was open has ended."""
+        self.updated: Signal[[Status]] = Signal(emitter, "updated", remembered=True)
+        """`(status)`: `client.status` changed. Remembered, as `ready` is."""
+        self.ignored: Signal[[str, Any]] = Signal(emitter, "ignored")
+        """`(type, payload)`: a message that nobody handles."""
+        self.error: Signal[[WseError]] = Signal(emitter, "error")
+        """`(error)`: a handler raised, the server sent what it may not, or coming back failed."""
+
+
+class _Link(Endpoint):
+    """One connection of a client, from the opened WebSocket to its end."""
+
+    __slots__ = ("_client", "_held", "_solving", "welcome")
+
+    def __init__(
+        self, client: WseClient, hub: Hub, transport: Transport, protocol: Protocol
+    ) -> None:
+        super().__init__(hub, transport, protocol, CLIENT, ())
+        self._client = client
+        self._held: list[tuple[Message, int]] = []
+        self._solving: asyncio.Task[Any] | None = None
+        self.welcome: asyncio.Future[Any] = hub.bind().create_future()
+
+    def __repr__(self) -> str:
+        return f"<connection to the server, {self.stage.name}>"
+
+    def greet(self, identity: Any, meta: Any) -> None:
+        self._post(self.protocol.hi(identity, meta))
+        self._transport.start(self)
+
+    def end(self, code: int, reason: str) -> None:
+        self._close(code, reason)
+
+    def fail(self, error: BaseException) -> None:
+        """Give up before the welcome, because of ourselves."""
+        if not self.welcome.done():
+            self.welcome.set_exception(error)
+        self._close(CloseCode.NORMAL, Reason.BY_CLIENT)
+
+    async def wait_closed(self) -> None:
+        await self._transport.wait_closed()
+
+    def _shake(self, action: Action, message: Message, size: int) -> None:
+        match action, message:
+            case Action.HOLD, _:
+                self._hold(message, size)
+            case Action.READY, Welcome():
+                self._welcomed(message.payload)
+            case Action.SOLVE, Challenge():
+                self._solve(message.payload)
+            case Action.UNHANDLED, Challenge() | Welcome():
+                self._unhandled(message.__class__.__name__, message.payload)
+
+    def _hold(self, message: Message, size: int) -> None:
+        """A JavaScript server's `joined` handlers may speak before its welcome."""
+        self._held.append((message, size))
+        limits = self._hub.limits
+        if (
+            len(self._held) > limits.max_inbox_messages
+            or sum(size for _, size in self._held) > limits.max_inbox_bytes
+        ):
+            self._violated(ProtocolViolation(message="too much before the welcome"))
+
+    def _welcomed(self, payload: Any) -> None:
+        try:
+            welcome = decode_checked(self.protocol.decoder(Any), payload)
+        except InvalidPayload as error:
+            self._violated(error)
+            return
+        self._admit()
+        self._client._welcomed(welcome)
+        if not self.welcome.done():
+            self.welcome.set_result(welcome)
+        held, self._held = self._held, []
+        for message, size in held:
+            if self.stage is Stage.READY:
+                self._deliver(message, size)
+
+    def _solve(self, payload: Any) -> None:
+        if self._client._solver is None:
+            self.fail(SolverMissing())
+            return
+        if self._solving is None:
+            task = start_task(self._hub.bind(), self._answer(self._client._solver, payload))
+            self._solving = None if task.done() else task
+
+    async def _answer(self, solver: Callable[[Any], Any], payload: Any) -> None:
+        try:
+            answer = solver(decode_checked(self.protocol.decoder(Any), payload))
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if self.stage is Stage.STRANGER:
+                self._post(self.protocol.challenge(answer))
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._solving = None
+
+    def _ended(self, code: int, reason: str) -> None:
+        if self._solving is not None and self._solving is not asyncio.current_task():
+            self._solving.cancel()
+        if not self.welcome.done():
+            if reason == Reason.NOT_AUTHORIZED:
+                self.welcome.set_exception(NotAuthorized())
+            else:
+                temporary = code in _RETURNS
+                details = {"code": code, "reason": reason}
+                self.welcome.set_exception(ConnectionFailed(details, temporary=temporary))
+        self._client._lost(self, code, reason)
+
+    def _report_ignored(self, type: str, payload: Any) -> None:
+        self._client.when.ignored.emit(type, payload)
+
+    def _report_error(self, error: WseError) -> None:
+        self._client.when.error.emit(error)
+
+    def _stamp(self, name: str, number: int) -> str:
+        return self.protocol.call_stamp(name, number)
+
+
+_RETURNS = frozenset(int(code) for code in CloseCode if code.comes_back)
+
+
+class WseClient:
+    """One device of a user, connected to a server of Python or JavaScript.
+
+    Args:
+        url: `ws://` or `wss://`.
+        timeout: Seconds that a call waits unless it says otherwise, and that `connect` takes at
+            most.
+        reconnect: Come back when the connection is lost, until refused or closed; `connect` then
+            also keeps trying, for its `timeout`.
+        protocol: How messages are packed; the server must speak it too.
+        headers: Sent with the HTTP upgrade.
+        backoff: When to come back.
+        limits: What the server may cost.
+        ssl: The context for `wss://`; the system's when None.
+        unix: The path of a Unix socket to connect to, whatever the URL's host.
+        compression: Offer permessage-deflate (RFC 7692).
+        dial: Another way to reach the server than TCP; `ssl`, `unix` and `compression` are TCP's.
+
+    Raises:
+        ValueError: no WebSocket URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 30.0,
+        reconnect: bool = False,
+        protocol: Protocol | None = None,
+        headers: Mapping[str, str] | None = None,
+        backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        ssl: SSLContext | None = None,
+        unix: str | None = None,
+        compression: bool = False,
+        dial: Dialer | None = None,
+    ) -> None:
+        self.url = _checked(url)
+        self.timeout = timeout
+        self.reconnect = reconnect
+        self.headers = dict(headers or {})
+        self.channel = Channel(takes=1)
+        """The messages that the server sends: `@client.channel.on("hello")`."""
+        self.procedures = Procedures(takes=1)
+        """The procedures that the server may call."""
+        self.register = self.procedures.register
+        """Offer a procedure: `@client.register("ping")`; see `Procedures.register`."""
+        self.unregister = self.procedures.unregister
+        """Offer it no longer."""
+        self._emitter = Emitter(logger)
+        self._emitter.failed = self._handler_failed
+        self.when = ClientSignals(self._emitter)
+        """What happens: `@client.when.ready`."""
+        self.status = Status.IDLE
+        """Where it stands."""
+        self._protocol = protocol or WseJSON()
+        self._backoff = backoff
+        self._limits = limits
+        if dial is None:
+            from .transports.tcp import TcpDialer
+
+            dial = TcpDialer(ssl=ssl, unix=unix, compression=compression)
+        self._dial = dial
+        self._solver: Callable[[Any], Any] | None = None
+        self._hub = Hub(
+            channel=self.channel,
+            procedures=self.procedures,
+            limits=limits,
+            timeout=timeout,
+            logger=logger,
+        )
+        self._identity: Any = None
+        self._meta: Any = None
+        self._link: _Link | None = None
+        self._work: asyncio.Task[Any] | None = None
+        self._ready_since = 0.0
+        self._attempts = 0
+
+    def __repr__(self) -> str:
+        return f"<WseClient {self.status}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- connecting --------------------------------------------------------------------------
+
+    async def connect(self, identity: Any = None, meta: Any = None) -> Any:
+        """Open the connection and prove who this is. Cancelling gives up.
+
+        Args:
+            identity: What the server's `identify` is given; a plain or async function is asked
+                for it on every attempt, so that a token is fresh when the client comes back.
+            meta: What the device says about itself.
+
+        Returns:
+            The payload of the welcome.
+
+        Raises:
+            NotAuthorized: the server refused.
+            SolverMissing: the server asked a challenge and there is no solver.
+            ConnectionFailed: the server could not be reached, or closed before the welcome.
+            AlreadyConnected: it is connected or connecting.
+            Exception: what the identity function or the solver raised.
+        """
+        if self.status not in (Status.IDLE, Status.OFFLINE):
+            raise AlreadyConnected
+        self._identity = identity
+        self._meta = {} if meta is None else meta
+        self._set(Status.CONNECTING)
+        return await self._reach()
+
+    async def jump(self, url: str) -> Any:
+        """Leave for another server: close with 4000 `jump` and connect there as the same user.
+
+        Returns:
+            The payload of the other server's welcome.
+
+        Raises:
+            NotConnected: `connect` was never called.
+            ValueError: no WebSocket URL.
+            ConnectError: as `connect` does.
+        """
+        if self.status is Status.IDLE:
+            raise NotConnected
+        self.url = _checked(url)
+        self._stop(Reason.JUMP.close_code, Reason.JUMP)
+        self._set(Status.RE_CONNECTING)
+        return await self._reach()
+
+    async def close(self, reason: str = Reason.BY_CLIENT) -> None:
+        """Close with code 1000, or give up coming back; takes at most `Limits.close_timeout`.
+
+        Raises:
+            ValueError: a reason of more than 123 bytes (RFC 6455 section 5.5).
+        """
+        check_reason(reason)
+        link = self._stop(CloseCode.NORMAL, reason)
+        if link is not None:
+            await link.wait_closed()
+
+    def challenge(self, solver: F) -> F:
+        """Answer the server's challenges with this function, plain or async; a decorator.
+
+        It is given the quest and returns the answer.
+
+        Raises:
+            InvalidSolver: it cannot be called.
+        """
+        if not callable(solver):
+            raise InvalidSolver
+        self._solver = solver
+        return solver
+
+    # -- talking -----------------------------------------------------------------------------
+
+    def send(self, type: str, payload: Any = None) -> None:
+        """Send a message; never waits. From any thread.
+
+        Raises:
+            NotConnected: the client is not ready.
+            TypeError: the payload cannot be encoded.
+            ValueError: a type that begins with `~wse:`.
+            MessageTooLarge: above `Limits.max_message_bytes`.
+        """
+        self._ready_link()._send(type, payload)
+
+    async def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+        """Call a procedure of the server and wait for its result. Cancelling stops the wait.
+
+        Args:
+            name: As the server registered it.
+            payload: What the procedure is given.
+            timeout: Seconds; the client's `timeout` when None.
+
+        Raises:
+            NotConnected: the client is not ready.
+            CallTimeout: no answer in time.
+            CallDisconnected: the connection ended meanwhile.
+            CallNotRegistered: the server has no such procedure.
+            CallFailed: the procedure raised.
+            WseError: the procedure raised this.
+        """
+        return await self._ready_link()._call(name, payload, timeout)
+
+    def _ready_link(self) -> _Link:
+        link = self._link
+        if link is None or link.stage is not Stage.READY:
+            raise NotConnected
+        return link
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _set(self, status: Status) -> None:
+        if status is not self.status:
+            self.status = status
+            self.when.updated.emit(status)
+
+    def _stop(self, code: int, reason: str) -> _Link | None:
+        """End what goes on: an attempt, a wait, or the connection, which is returned."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.cancel()
+        link, self._link = self._link, None
+        if link is not None:
+            link.end(code, reason)
+            self.when.closed.emit(code, reason)
+        if self.status is not Status.IDLE:
+            self._set(Status.OFFLINE)
+        return link
+
+    async def _reach(self) -> Any:
+        """`connect`, as a task of our own that `close` may cancel."""
+        self._attempts = 0
+        self._work = work = asyncio.get_running_loop().create_task(self._first())
+        try:
+            return await work
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise ConnectionFailed(message="closed while connecting", temporary=False) from None
+        finally:
+            if self._work is work:
+                self._work = None
+                if self.status is not Status.READY:
+                    self._set(Status.OFFLINE)
+
+    async def _first(self) -> Any:
+        try:
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    try:
+                        return await self._attempt()
+                    except ConnectionFailed as error:
+                        if not (self.reconnect and error.temporary):
+                            raise
+                        await self._wait(error)
+        except TimeoutError as error:
+            raise ConnectionFailed(message="no welcome in time") from error
+
+    async def _again(self) -> None:
+        """Come back, until welcomed, refused or closed."""
+        failure: WseError | None = None
+        try:
+            while True:
+                await self._wait(failure)
+                try:
+                    await self._attempt()
+                except ConnectError as error:
+                    failure = error
+                    if not (isinstance(error, ConnectionFailed) and error.temporary):
+                        raise
+                except Exception as error:
+                    failure = _own_failure("connect", error)
+                else:
+                    return
+        except ConnectError as error:
+            logger.warning("does not come back: %s", error)
+            self.when.error.emit(error)
+            self._set(Status.OFFLINE)
+        finally:
+            self._work = None
+
+    async def _wait(self, failure: WseError | None) -> None:
+        """Until the next attempt."""
+        least = 0.0
+        if failure is not None:
+            logger.info("could not connect: %s", failure)
+            self.when.error.emit(failure)
+            self._attempts += 1
+            if isinstance(failure, ConnectionFailed):
+                least = failure.retry_after
+        if self.status is Status.OFFLINE:
+            self._set(Status.RE_CONNECTING)
+        await asyncio.sleep(max(least, self._backoff.delay(self._attempts)))
+
+    async def _attempt(self) -> Any:
+        try:
+            async with asyncio.timeout(self.timeout):
+                identity = self._identity
+                if callable(identity):
+                    identity = identity()
+                    if inspect.isawaitable(identity):
+                        identity = await identity
+                transport = await self._dial(
+                    self.url,
+                    subprotocol=self._protocol.name,
+                    headers=self.headers,
+                    limits=self._limits,
+                )
+                link = self._link = _Link(self, self._hub, transport, self._protocol)
+                try:
+                    self.when.connected.emit()
+                    link.greet(identity, self._meta)
+                    return await link.welcome
+                except BaseException:
+                    link.end(CloseCode.NORMAL, Reason.BY_CLIENT)
+                    raise
+        except TimeoutError as error:
+            raise ConnectionFailed(message="no welcome in time") from error
+
+    def _welcomed(self, welcome: Any) -> None:
+        self._ready_since = asyncio.get_running_loop().time()
+        self._set(Status.READY)
+        self.when.ready.emit(welcome)
+
+    def _lost(self, link: _Link, code: int, reason: str) -> None:
+        if link is not self._link:
+            return
+        self._link = None
+        self.when.closed.emit(code, reason)
+        self._set(Status.OFFLINE)
+        if self._work is None and self.reconnect and code in _RETURNS:
+            loop = asyncio.get_running_loop()
+            stayed = loop.time() - self._ready_since
+            self._attempts = 0 if stayed > self._backoff.cap else self._attempts + 1
+            self._set(Status.RE_CONNECTING)
+            self._work = loop.create_task(self._again())
+
+    def _handler_failed(self, name: str, error: Exception) -> None:
+        self.when.error.emit(_own_failure(name, error))
+
+
+def _own_failure(event: str, error: Exception) -> HandlerFailed:
+    """What a function of the application raised."""
+    failure = HandlerFailed({"event": event})
+    failure.__cause__ = error
+    return failure
+
+
+def _checked(url: str) -> str:
+    try:
+        parse_uri(url)
+    except InvalidURI as error:
+        raise ValueError(f"no WebSocket URL: {error.msg}") from error
+    return url

@@ -1,0 +1,315 @@
+"""One device of a user, at the server."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from .auth import Attempt, Decision, Identify
+from .codes import CloseCode, Reason
+from .endpoint import Endpoint, Hub
+from .errors import (
+    ChallengeRoundsExceeded,
+    InvalidPayload,
+    NoSuchClient,
+    ProtocolViolation,
+    WseError,
+)
+from .handler import start_task
+from .messages import Challenge, Hi, Message
+from .outbox import Parcel
+from .protocol import Protocol, decode_checked
+from .session import SERVER, Action, Stage
+from .transports.base import Handshake, Transport
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from .identity import WseIdentity
+
+    S = TypeVar("S", default=Any)
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S")
+
+__all__ = ["ServerHub", "WseConnection"]
+
+
+class ServerHub(Hub):
+    """What all devices of a server share, and what they tell it."""
+
+    protocols: tuple[Protocol, ...]
+    identify: Identify
+    make_state: Callable[[], Any] = SimpleNamespace
+    seat: Callable[[WseConnection[Any], str], None]
+    """A device is accepted as one of this user's."""
+    unseat: Callable[[WseConnection[Any], int, str], None]
+    """A device has ended, seated or not."""
+    report_ignored: Callable[[WseConnection[Any], str, Any], None]
+    report_error: Callable[[WseError, WseConnection[Any]], None]
+
+    def parcel(self, type: str, payload: Any) -> Parcel:
+        """One message for many devices; packed at once when another thread asks.
+
+        Raises:
+            ValueError: a type that begins with `~wse:`.
+            TypeError: the payload cannot be encoded.
+            MessageTooLarge: it is above the limit.
+        """
+        parcel = Parcel(type, payload, self.limits.max_message_bytes)
+        if self.elsewhere:
+            for protocol in self.protocols:
+                parcel.data(protocol)
+        return parcel
+
+
+class WseConnection(Endpoint, Generic[S]):
+    """One device of a user: send to it, call it, drop it.
+
+    Handlers get it as their first argument. It is never reused: a device that comes back is a new
+    connection. Its methods may be used after it has ended: what is sent then goes nowhere.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_handshake",
+        "_identifying",
+        "_rounds",
+        "_state",
+        "_timer",
+        "client",
+        "conn_id",
+        "meta",
+        "remote_addr",
+    )
+
+    def __init__(
+        self, hub: ServerHub, transport: Transport, protocol: Protocol, handshake: Handshake
+    ) -> None:
+        super().__init__(hub, transport, protocol, SERVER, (self,))
+        self.conn_id: str = secrets.token_hex(16)
+        """Its id: 128 random bits, hexadecimal."""
+        self.client: WseIdentity | None = None
+        """The user it belongs to; None before it is accepted."""
+        self.meta: Any = {}
+        """What the device said about itself."""
+        self.remote_addr: str | None = handshake.remote_addr
+        """Its IP address; None on a Unix socket."""
+        self._handshake: Handshake | None = handshake
+        self._identifying: asyncio.Task[Any] | None = None
+        self._answer: asyncio.Future[Any] | None = None
+        self._rounds = 0
+        self._state: S | None = None
+        deadline = handshake.opened + hub.limits.authentication_timeout
+        self._timer = hub.bind().call_at(deadline, self._too_late)
+
+    def __repr__(self) -> str:
+        return f"<WseConnection {self.conn_id} {self.stage.name}>"
+
+    @property
+    def cid(self) -> str:
+        """The address of the user it belongs to; "" before it is accepted."""
+        return self.client.cid if self.client is not None else ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is welcomed and has not ended."""
+        return self.stage is Stage.READY
+
+    @property
+    def state(self) -> S:
+        """The application's own place for this device, made by the server's `state=`."""
+        if self._state is None:
+            self._state = self._server.make_state()
+        return cast(S, self._state)
+
+    @state.setter
+    def state(self, value: S) -> None:
+        self._state = value
+
+    def send(self, type: str, payload: Any = None) -> None:
+        """Send a message to this device; never waits. From any thread.
+
+        Raises:
+            TypeError: the payload cannot be encoded.
+            ValueError: a type that begins with `~wse:`.
+            MessageTooLarge: above `Limits.max_message_bytes`.
+        """
+        self._send(type, payload)
+
+    async def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+        """Call a procedure of this device and wait for its result. Cancelling stops the wait.
+
+        Args:
+            name: As the device registered it.
+            payload: What the procedure is given.
+            timeout: Seconds; the server's `timeout` when None.
+
+        Raises:
+            NoSuchClient: the device is gone.
+            CallTimeout: no answer in time.
+            CallDisconnected: the device went away meanwhile.
+            CallNotRegistered: it has no such procedure.
+            CallFailed: the procedure raised.
+            WseError: the procedure raised this.
+        """
+        if not self.is_open:
+            raise NoSuchClient({"conn_id": self.conn_id})
+        return await self._call(name, payload, timeout)
+
+    def drop(self, reason: str = Reason.BY_SERVER) -> None:
+        """Close this device's connection with code 1000; it stays away. From any thread.
+
+        What was sent to it before leaves first. `disconnected` follows at once.
+
+        Raises:
+            ValueError: a reason of more than 123 bytes (RFC 6455 section 5.5).
+        """
+        check_reason(reason)
+        self._server.run(self._close, CloseCode.NORMAL, reason)
+
+    def close(self, reason: Reason) -> None:
+        """Close with one of the library's reasons and its code; on the loop's thread."""
+        self._close(reason.close_code, reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the connection is left."""
+        await self._transport.wait_closed()
+
+    def start(self) -> None:
+        """Listen to the transport."""
+        self._transport.start(self)
+
+    # -- the handshake -----------------------------------------------------------------------
+
+    @property
+    def _server(self) -> ServerHub:
+        return cast(ServerHub, self._hub)
+
+    def _shake(self, action: Action, message: Message, size: int) -> None:
+        match action, message:
+            case Action.VIOLATION, _:
+                self._violated(ProtocolViolation(message="a stranger's first message is no hi"))
+            case Action.IDENTIFY, Hi():
+                self._identify(message)
+            case Action.ANSWER, Challenge():
+                self._answered(message.payload)
+            case Action.UNHANDLED, Hi():
+                self._report_ignored(self.protocol.types.hi, None)
+            case Action.UNHANDLED, Challenge():
+                self._unhandled(self.protocol.types.challenge, message.payload)
+            case Action.UNHANDLED, _:
+                self._report_ignored(self.protocol.types.welcome, None)
+
+    def _identify(self, hi: Hi) -> None:
+        self._enter(Stage.IDENTIFYING)
+        handshake, self._handshake = self._handshake, None
+        assert handshake is not None
+        assert self._hub.loop is not None
+        self.meta = hi.meta
+        attempt = Attempt(self.conn_id, hi.identity, hi.meta, handshake, self._challenge)
+        try:
+            outcome = self._server.identify(attempt)
+        except Exception as error:
+            self._refuse(error)
+            return
+        if isinstance(outcome, Awaitable):
+            task = start_task(self._hub.loop, self._decide_later(outcome))
+            if not task.done():
+                self._identifying = task
+        else:
+            self._decide(outcome)
+
+    async def _decide_later(self, outcome: Awaitable[Decision | None]) -> None:
+        try:
+            decision = await outcome
+        except Exception as error:
+            self._refuse(error)
+        else:
+            self._decide(decision)
+
+    def _decide(self, decision: Decision | None) -> None:
+        self._identifying = None
+        if self.stage is Stage.CLOSED:
+            return
+        if not isinstance(decision, Decision):
+            self._refuse(TypeError("identify returned no Decision"))
+        elif not decision.cid:
+            self.close(Reason.NOT_AUTHORIZED)
+        else:
+            self._welcome(decision)
+
+    def _refuse(self, error: Exception) -> None:
+        self._identifying = None
+        self._hub.logger.error("%r is refused, identify failed", self, exc_info=error)
+        self.close(Reason.NOT_AUTHORIZED)
+
+    def _welcome(self, decision: Decision) -> None:
+        try:
+            welcome = self.protocol.welcome(decision.welcome)
+        except Exception as error:
+            self._refuse(error)
+            return
+        self._timer.cancel()
+        self._admit()
+        self._post(welcome)
+        self._server.seat(self, decision.cid)
+
+    async def _challenge(self, quest: Any) -> Any:
+        if self.stage is not Stage.IDENTIFYING:
+            raise RuntimeError("a challenge is asked within identify, one at a time")
+        if self._rounds >= self._hub.limits.max_challenge_rounds:
+            raise ChallengeRoundsExceeded({"limit": self._hub.limits.max_challenge_rounds})
+        self._post(self.protocol.challenge(quest))
+        self._rounds += 1
+        self._enter(Stage.CHALLENGED)
+        self._answer = asyncio.get_running_loop().create_future()
+        return await self._answer
+
+    def _answered(self, payload: Any) -> None:
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        self._enter(Stage.IDENTIFYING)
+        if answer.done():
+            return
+        try:
+            answer.set_result(decode_checked(self.protocol.decoder(Any), payload))
+        except InvalidPayload as error:
+            answer.set_exception(error)
+
+    def _too_late(self) -> None:
+        self._hub.logger.info("%r was not identified in time", self)
+        self.close(Reason.AUTHENTICATION_TIMEOUT)
+
+    def _ended(self, code: int, reason: str) -> None:
+        self._timer.cancel()
+        self._handshake = None
+        if self._identifying is not None:
+            self._identifying.cancel()
+            self._identifying = None
+        self._server.unseat(self, code, reason)
+
+    # -- what the server hears ---------------------------------------------------------------
+
+    def _report_ignored(self, type: str, payload: Any) -> None:
+        self._server.report_ignored(self, type, payload)
+
+    def _report_error(self, error: WseError) -> None:
+        self._server.report_error(error, self)
+
+    def _stamp(self, name: str, number: int) -> str:
+        return str(number)
+
+
+def check_reason(reason: str) -> None:
+    """Refuse what does not fit into a close frame.
+
+    Raises:
+        ValueError: more than 123 bytes (RFC 6455 section 5.5).
+    """
+    if len(reason.encode()) > 123:
+        raise ValueError("a close reason has at most 123 bytes")

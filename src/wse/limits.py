@@ -1,0 +1,49 @@
+"""Every bound of the library, in one frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a peer may cost. Sizes are in bytes, times in seconds; all are on by default.
+
+    Raises:
+        ValueError: a bound that is not positive.
+    """
+
+    upgrade_timeout: float = 5.0
+    """From the TCP connection to the end of the HTTP upgrade; then the socket is closed."""
+    authentication_timeout: float = 10.0
+    """From the TCP connection to the welcome; then closed with `wse.authentication-timeout`."""
+    max_upgrade_bytes: int = 16 * 1024
+    """The HTTP upgrade request; a longer one gets status 431."""
+    max_stranger_message_bytes: int = 16 * 1024
+    """One message before the welcome; a larger one closes with 1009."""
+    max_message_bytes: int = 1024 * 1024
+    """One message after the welcome. Larger ones that arrive close with 1009; sending one raises
+    `MessageTooLarge`."""
+    max_fragments: int = 128
+    """Frames that one message may come in (RFC 6455 section 5.4); more close with 1009."""
+    max_challenge_rounds: int = 8
+    """Challenges that `identify` may ask in one attempt."""
+    max_unwritten_bytes: int = 1024 * 1024
+    """What may wait to leave after an attempt to write; more closes with `wse.slow-consumer`."""
+    max_unwritten_messages: int = 1024
+    """As many messages, whatever their size."""
+    max_handlers: int = 64
+    """Asynchronous handlers of one connection that may be at work at once."""
+    max_inbox_messages: int = 1024
+    """Messages of one connection that may wait for their handlers; then reading pauses."""
+    max_inbox_bytes: int = 1024 * 1024
+    """The same in bytes."""
+    close_timeout: float = 5.0
+    """From a close frame to the end of the TCP connection; then it is aborted."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"Limits.{field.name} must be positive")

@@ -1,0 +1,288 @@
+"""How messages become bytes and back.
+
+A protocol packs and unpacks `(type, payload, stamp)`. What those three mean is the same for every
+protocol and stands here once: which types are the library's own, what is a call, and the two
+forms a reply may have (the stamp alone tells which one its caller understands).
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import msgspec
+
+from .codes import ErrorCode
+from .errors import InvalidPayload, MessageUnreadable, ProtocolViolation
+from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
+
+__all__ = ["MAX_STAMP_LENGTH", "Protocol", "Types", "WseJSON"]
+
+MAX_STAMP_LENGTH = 512
+"""Characters; a longer stamp is a protocol violation."""
+
+_FAILED_MESSAGE = "Remote procedure failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """The names of the library's own messages, which a custom protocol may choose."""
+
+    hi: str = "~wse:hi"
+    challenge: str = "~wse:challenge"
+    welcome: str = "~wse:welcome"
+    call: str = "~wse:call"
+    response: str = "~wse:response"
+    response_error: str = "~wse:response-err"
+
+
+class _HiPayload(msgspec.Struct):
+    identity: Any = None
+    meta: Any = None
+
+
+class _ErrorPayload(msgspec.Struct):
+    code: str = ErrorCode.RP_EXECUTION_FAILED
+    message: str = ""
+    details: Any = None
+
+
+class Protocol(ABC):
+    """The base of protocols: give it a `name`, `pack` and `unpack`.
+
+    What either raises on bytes from a peer is that peer's bad input and closes its connection;
+    what `pack` raises on a payload reaches whoever sends it.
+    """
+
+    name: ClassVar[str]
+    """The subprotocol offered and selected in the upgrade (RFC 6455 section 1.9): a token."""
+    binary: ClassVar[bool] = False
+    """Whether messages leave in binary frames instead of text frames. Both are read."""
+    types: ClassVar[Types] = Types()
+
+    _readers: dict[str, Callable[[Any, Any], Message]]
+    _call_prefix: str
+
+    def __init__(self) -> None:
+        types = self.types
+        self._readers = {
+            types.hi: self._read_hi,
+            types.challenge: lambda payload, _: Challenge(payload),
+            types.welcome: lambda payload, _: Welcome(payload),
+            types.response: self._read_response,
+            types.response_error: self._read_response_error,
+        }
+        self._call_prefix = types.call + ":"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @abstractmethod
+    def pack(self, type: str, payload: Any, stamp: Any) -> bytes | str:
+        """One message as the content of one frame; text may be a `str` or UTF-8 bytes."""
+
+    @abstractmethod
+    def unpack(self, data: bytes) -> tuple[Any, Any, Any]:
+        """The `(type, payload, stamp)` of one frame's content, None for what is absent."""
+
+    def decoder(self, kind: Any) -> Callable[[Any], Any]:
+        """A function from an unpacked payload to a checked value of the annotation `kind`.
+
+        The function raises `msgspec.ValidationError` for a payload that does not fit. This one
+        converts plain data, as `msgspec.convert` does.
+        """
+        return partial(msgspec.convert, type=kind)
+
+    # -- out ---------------------------------------------------------------------------------
+
+    def encode(self, type: str, payload: Any, stamp: Any = None) -> bytes:
+        """`pack`, as bytes."""
+        data = self.pack(type, payload, stamp)
+        return data.encode() if isinstance(data, str) else data
+
+    def hi(self, identity: Any, meta: Any) -> bytes:
+        return self.encode(self.types.hi, {"identity": identity, "meta": meta})
+
+    def challenge(self, payload: Any) -> bytes:
+        return self.encode(self.types.challenge, payload)
+
+    def welcome(self, payload: Any) -> bytes:
+        return self.encode(self.types.welcome, payload)
+
+    def call_stamp(self, name: str, number: int) -> str:
+        """A stamp whose answer every JavaScript server knows how to give."""
+        return f"{self._call_prefix}{name}:{number}"
+
+    def result(self, stamp: str, value: Any) -> bytes:
+        if stamp.startswith(self._call_prefix):
+            return self.encode(stamp, value, {"success": True})
+        return self.encode(self.types.response, value, stamp)
+
+    def failure(self, stamp: str, code: str, details: Any = None) -> bytes:
+        """The reply for a code alone, or for an error of the application's with its details."""
+        error: dict[str, Any] = {"code": code}
+        if details is not None:
+            error["details"] = details
+        if code == ErrorCode.RP_EXECUTION_FAILED:
+            error["message"] = _FAILED_MESSAGE
+        if not stamp.startswith(self._call_prefix):
+            return self.encode(self.types.response_error, error, stamp)
+        if details is not None and code != ErrorCode.RP_EXECUTION_FAILED:
+            error["type"] = "wse-error"
+        return self.encode(stamp, None, error)
+
+    # -- in ----------------------------------------------------------------------------------
+
+    def read(self, data: bytes) -> Message:
+        """The message in one frame's content.
+
+        Raises:
+            MessageUnreadable: `unpack` failed.
+            ProtocolViolation: it has no type, or a stamp or shape that cannot be.
+        """
+        try:
+            type, payload, stamp = self.unpack(data)
+        except ProtocolViolation:
+            raise
+        except Exception as error:
+            raise MessageUnreadable from error
+        if type.__class__ is not str:
+            raise ProtocolViolation(message="a message without a type")
+        reader = self._readers.get(type)
+        if reader is not None:
+            return reader(payload, stamp)
+        if stamp is None:
+            return Event(type, payload)
+        if type.startswith(self._call_prefix):
+            return self._read_old_reply(type, payload, stamp)
+        if stamp.__class__ is not str or len(stamp) > MAX_STAMP_LENGTH:
+            raise ProtocolViolation(message="a stamp that is no short string")
+        return Call(type, payload, stamp)
+
+    def _read_hi(self, payload: Any, _: Any) -> Hi:
+        try:
+            hi = self.decoder(_HiPayload)(payload)
+        except Exception as error:
+            raise ProtocolViolation(message="a hi without an object payload") from error
+        return Hi(hi.identity, {} if hi.meta is None else hi.meta)
+
+    def _read_response(self, payload: Any, stamp: Any) -> Result:
+        return Result(stamp if isinstance(stamp, str) else "", payload)
+
+    def _read_response_error(self, payload: Any, stamp: Any) -> Failure:
+        return self._read_error(
+            stamp if isinstance(stamp, str) else "", self.decoder(_ErrorPayload), payload
+        )
+
+    def _read_old_reply(self, type: str, payload: Any, outcome: Any) -> Message:
+        if outcome == {"success": True}:
+            return Result(type, payload)
+        return self._read_error(type, partial(msgspec.convert, type=_ErrorPayload), outcome)
+
+    def _read_error(self, stamp: str, decode: Callable[[Any], Any], payload: Any) -> Failure:
+        """An error that cannot be read is still the end of its call."""
+        try:
+            error = decode(payload)
+        except Exception:
+            error = _ErrorPayload()
+        return Failure(stamp, error.code, error.details, error.message)
+
+
+class _Frame(msgspec.Struct, array_like=True, gc=False):
+    type: str
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    stamp: Any = None
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+
+
+class WseJSON(Protocol):
+    """`wse-default-json`: `[type, payload, stamp]`, the protocol of the JavaScript package.
+
+    The payload stays JSON until a handler's own decoder reads it, once, into the type that the
+    handler asks for.
+    """
+
+    name = "wse-default-json"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encode = msgspec.json.Encoder().encode
+
+    def pack(self, type: str, payload: Any, stamp: Any) -> bytes:
+        return self._encode((type, payload, stamp))
+
+    def unpack(self, data: bytes) -> tuple[str, msgspec.Raw, Any]:
+        try:
+            frame = _decode_frame(data)
+        except msgspec.ValidationError as error:
+            raise ProtocolViolation(message="a message without a type") from error
+        except msgspec.DecodeError:
+            frame = _decode_frame(without_lone_surrogates(data))
+        return frame.type, frame.payload, frame.stamp
+
+    def decoder(self, kind: Any) -> Callable[[Any], Any]:
+        decode = msgspec.json.Decoder(kind).decode
+
+        def decode_payload(payload: Any) -> Any:
+            try:
+                return decode(payload)
+            except msgspec.ValidationError:
+                raise
+            except msgspec.DecodeError:
+                return decode(without_lone_surrogates(bytes(payload)))
+
+        return decode_payload
+
+
+_missing_field = re.compile(r"missing required field `([^`]*)`")
+
+
+def payload_path(error: Exception) -> str:
+    """Where in a payload a decoder stopped, as a JSON path: `$`, `$.user.age`, `$[2]`."""
+    _, found, path = str(error).rpartition(" - at `")
+    path = path.removesuffix("`") if found else "$"
+    missing = _missing_field.search(str(error))
+    return f"{path}.{missing[1]}" if missing else path
+
+
+def decode_checked(decode: Callable[[Any], Any], payload: Any) -> Any:
+    """`decode(payload)`.
+
+    Raises:
+        InvalidPayload: it does not fit, with the path of the offending field.
+    """
+    try:
+        return decode(payload)
+    except Exception as error:
+        raise InvalidPayload({"path": payload_path(error)}) from error
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("wse.replacement", _replacement)
+
+
+_surrogate = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def without_lone_surrogates(data: bytes) -> bytes:
+    r"""JSON with each lone surrogate (``"\ud800"``, which JavaScript can write) as U+FFFD.
+
+    Raises:
+        ValueError: there is none, or it is not JSON at all.
+    """
+    if not _surrogate.search(data):
+        raise ValueError("not JSON")
+    text = json.dumps(json.loads(data.decode()), ensure_ascii=False)
+    return text.encode("utf-8", "wse.replacement")

@@ -1,0 +1,66 @@
+"""Who is there: users by their address, and the seats of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic
+
+from .auth import cid_of
+from .connection import S, WseConnection
+from .identity import WseIdentity
+
+__all__ = ["Registry"]
+
+
+class Registry(Mapping[str, WseIdentity[S]], Generic[S]):
+    """The users that are connected, by cid; 7 and "7" find the same one.
+
+    Args:
+        seats: How many devices one user may have at once.
+
+    Raises:
+        ValueError: less than one.
+    """
+
+    def __init__(self, seats: int) -> None:
+        if seats < 1:
+            raise ValueError("conn_per_user is at least 1")
+        self._seats = seats
+        self._clients: dict[str, WseIdentity[S]] = {}
+        self.conns: dict[str, WseConnection[S]] = {}
+        """Every device of everybody, by conn_id."""
+
+    def __getitem__(self, cid: object) -> WseIdentity[S]:
+        return self._clients[cid_of(cid)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __repr__(self) -> str:
+        return f"<Registry, {len(self)} users, {len(self.conns)} devices>"
+
+    def seat(self, client: WseIdentity[S], conn: WseConnection[S]) -> list[WseConnection[S]]:
+        """Give a device its seat.
+
+        Returns:
+            The devices that must go for it, the oldest first.
+        """
+        self._clients[client.cid] = client
+        client.conns[conn.conn_id] = self.conns[conn.conn_id] = conn
+        surplus = len(client.conns) - self._seats
+        return list(client.conns.values())[:surplus] if surplus > 0 else []
+
+    def unseat(self, client: WseIdentity[S], conn: WseConnection[Any]) -> bool:
+        """Take a device's seat away.
+
+        Returns:
+            Whether it was the user's last.
+        """
+        del client.conns[conn.conn_id], self.conns[conn.conn_id]
+        if client.conns:
+            return False
+        del self._clients[client.cid]
+        return True

@@ -1,0 +1,51 @@
+"""Running a program's loop: uvloop where it is installed, and an end on SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar, cast
+
+__all__ = ["loop_factory", "run", "run_until_signal", "signalled"]
+
+T = TypeVar("T")
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, on the fastest loop there is."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main)
+
+
+async def signalled() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows has no signal handlers on the loop; there Ctrl-C cancels the wait.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def run_until_signal(context: AbstractAsyncContextManager[Any]) -> None:
+    """Enter the context, stay until SIGINT or SIGTERM, and leave it in order."""
+
+    async def main() -> None:
+        async with context:
+            await signalled()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        run(main())

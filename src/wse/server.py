@@ -1,0 +1,307 @@
+"""The server: users, and what they can be sent, asked and told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic
+
+from .auth import Identify, cid_of
+from .channel import Channel
+from .codes import Reason
+from .connection import S, ServerHub, WseConnection
+from .errors import HandlerFailed, IdentifyMissing, NoSuchClient, WseError
+from .identity import WseIdentity
+from .limits import Limits
+from .outbox import Parcel
+from .procedures import Procedures
+from .protocol import Protocol, WseJSON
+from .registry import Registry
+from .runner import run_until_signal
+from .signals import Emitter, Signal
+from .transports.base import Handshake, Transport
+
+if TYPE_CHECKING:
+    from .transports.tcp import Listener
+
+__all__ = ["ServerSignals", "WseServer"]
+
+logger = logging.getLogger("wse.server")
+
+
+class ServerSignals(Generic[S]):
+    """What happens at a server. Call or decorate with one to listen; `off` stops it."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.joined: Signal[[WseIdentity[S], Any]] = Signal(emitter, "joined")
+        """`(client, meta)`: a user is there, with the first device."""
+        self.left: Signal[[WseIdentity[S], int, str]] = Signal(emitter, "left")
+        """`(client, code, reason)`: the last device has gone; once for each `joined`."""
+        self.connected: Signal[[WseConnection[S]]] = Signal(emitter, "connected")
+        """`(conn)`: a device is there. What handlers send follows the welcome."""
+        self.disconnected: Signal[[WseConnection[S], int, str]] = Signal(emitter, "disconnected")
+        """`(conn, code, reason)`: a device has gone; once for each `connected`."""
+        self.ignored: Signal[[WseConnection[S], str, Any]] = Signal(emitter, "ignored")
+        """`(conn, type, payload)`: a message that nobody handles."""
+        self.error: Signal[[WseError, WseConnection[S] | None]] = Signal(emitter, "error")
+        """`(error, conn)`: a handler raised, or a peer sent what it may not."""
+
+
+class WseServer(Generic[S]):
+    """Users with several devices each, over WebSocket.
+
+    Args:
+        identify: Says who a connection is: plain or async, takes an `Attempt` and returns
+            `attempt.accept(cid, welcome)` or `attempt.refuse()`. None, and any exception, refuses.
+        conn_per_user: How many devices a user may have at once; one more evicts the oldest with
+            `wse.clients-concurrency`.
+        protocols: The protocols spoken, the most preferred first.
+        limits: What a peer may cost.
+        timeout: Seconds that a call to a device waits, unless it says otherwise.
+        state: Makes each device's `conn.state` when it is first asked for.
+
+    Raises:
+        IdentifyMissing: `identify` cannot be called.
+        ValueError: `conn_per_user` below 1, no protocols, or two of one name.
+    """
+
+    def __init__(
+        self,
+        identify: Identify,
+        *,
+        conn_per_user: int = 1,
+        protocols: Sequence[Protocol] = (),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        timeout: float = 30.0,
+        state: Callable[[], S] = SimpleNamespace,  # type: ignore[assignment]
+    ) -> None:
+        if not callable(identify):
+            raise IdentifyMissing
+        self.channel = Channel()
+        """The messages that devices send: `@server.channel.on("hello")`."""
+        self.procedures = Procedures()
+        """The procedures that devices may call."""
+        self.register = self.procedures.register
+        """Offer a procedure: `@server.register("add")`; see `Procedures.register`."""
+        self.unregister = self.procedures.unregister
+        """Offer it no longer."""
+        self.clients: Registry[S] = Registry(conn_per_user)
+        """The users that are here, by cid."""
+        self._emitter = Emitter(logger)
+        self._emitter.failed = self._handler_failed
+        self.when: ServerSignals[S] = ServerSignals(self._emitter)
+        """What happens: `@server.when.joined`."""
+        self.limits = limits
+        self._protocols = {protocol.name: protocol for protocol in protocols or (WseJSON(),)}
+        if len(self._protocols) < len(protocols):
+            raise ValueError("two protocols have the same name")
+        self._strangers: set[WseConnection[S]] = set()
+        self._hub = ServerHub(
+            channel=self.channel,
+            procedures=self.procedures,
+            limits=limits,
+            timeout=timeout,
+            logger=logger,
+        )
+        self._hub.protocols = tuple(self._protocols.values())
+        self._hub.identify = identify
+        self._hub.make_state = state
+        self._hub.seat = self._seat
+        self._hub.unseat = self._unseat
+        self._hub.report_ignored = self.when.ignored.emit
+        self._hub.report_error = self.when.error.emit
+
+    def include(self, *parts: Channel | Procedures) -> None:
+        """Take in handlers that were registered without this server.
+
+        Raises:
+            AlreadyRegistered: a procedure's name is taken.
+        """
+        for part in parts:
+            if isinstance(part, Channel):
+                self.channel.include(part)
+            else:
+                self.procedures.include(part)
+
+    # -- people ------------------------------------------------------------------------------
+
+    def send(self, cid: str | int, type: str, payload: Any = None) -> None:
+        """Send a message to every device of a user; never waits. From any thread.
+
+        A user who is not here gets nothing.
+
+        Raises:
+            TypeError: the payload cannot be encoded.
+            ValueError: a type that begins with `~wse:`.
+            MessageTooLarge: above `Limits.max_message_bytes`.
+        """
+        self._hub.run(self._send, cid_of(cid), self._hub.parcel(type, payload))
+
+    def broadcast(
+        self, type: str, payload: Any = None, *, but: WseConnection[Any] | str | int | None = None
+    ) -> None:
+        """Send a message to every device of everybody; never waits. From any thread.
+
+        It is packed once for each protocol in use, however many it goes to.
+
+        Args:
+            type: The message type.
+            payload: Its payload.
+            but: Leave out one device, or one user.
+
+        Raises:
+            TypeError: the payload cannot be encoded.
+            ValueError: a type that begins with `~wse:`.
+            MessageTooLarge: above `Limits.max_message_bytes`.
+        """
+        if but is not None and not isinstance(but, WseConnection):
+            but = cid_of(but)
+        self._hub.run(self._broadcast, self._hub.parcel(type, payload), but)
+
+    async def call(
+        self, cid: str | int, name: str, payload: Any = None, *, timeout: float | None = None
+    ) -> Any:
+        """Call a procedure of a user's newest device; see `WseConnection.call`.
+
+        Raises:
+            NoSuchClient: the user is not here.
+        """
+        client = self.clients.get(cid_of(cid))
+        if client is None:
+            raise NoSuchClient({"cid": cid_of(cid)})
+        return await client.call(name, payload, timeout=timeout)
+
+    def drop_client(self, cid: str | int, reason: str = Reason.BY_SERVER) -> None:
+        """Close all devices of a user; one who is not here is left alone. From any thread.
+
+        Raises:
+            ValueError: a reason of more than 123 bytes (RFC 6455 section 5.5).
+        """
+        self._hub.run(self._drop_client, cid_of(cid), reason)
+
+    def _send(self, cid: str, parcel: Parcel) -> None:
+        client = self.clients.get(cid)
+        if client is not None:
+            client.deliver(parcel)
+
+    def _broadcast(self, parcel: Parcel, but: WseConnection[Any] | str | None) -> None:
+        for conn in tuple(self.clients.conns.values()):
+            if conn is not but and (but is None or conn.cid != but):
+                conn.enqueue(parcel.frame(conn.wire))
+
+    def _drop_client(self, cid: str, reason: str) -> None:
+        client = self.clients.get(cid)
+        if client is not None:
+            client.drop(reason)
+
+    # -- connections -------------------------------------------------------------------------
+
+    def select(self, offered: Sequence[str]) -> str | None:
+        """The most preferred protocol of those offered; see `Acceptor`."""
+        return next((name for name in self._protocols if name in offered), None)
+
+    def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
+        """Take a connection that a carrier has opened; see `Acceptor`."""
+        transport.max_message_bytes = self.limits.max_stranger_message_bytes
+        if subprotocol is None:
+            transport.close(Reason.PROTOCOL_ERROR.close_code, Reason.PROTOCOL_ERROR)
+            return
+        conn: WseConnection[S] = WseConnection(
+            self._hub, transport, self._protocols[subprotocol], handshake
+        )
+        self._strangers.add(conn)
+        conn.start()
+
+    def _seat(self, conn: WseConnection[S], cid: str) -> None:
+        self._strangers.discard(conn)
+        client = self.clients.get(cid)
+        joins = client is None
+        if client is None:
+            client = WseIdentity(self._hub, cid, conn.meta)
+        conn.client = client
+        surplus = self.clients.seat(client, conn)
+        if joins:
+            self.when.joined.emit(client, client.meta)
+        for oldest in surplus:
+            oldest.close(Reason.CLIENTS_CONCURRENCY)
+        self.when.connected.emit(conn)
+
+    def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
+        self._strangers.discard(conn)
+        client = conn.client
+        if client is None:
+            return
+        leaves = self.clients.unseat(client, conn)
+        self.when.disconnected.emit(conn, code, reason)
+        if leaves:
+            self.when.left.emit(client, code, reason)
+
+    def _handler_failed(self, name: str, error: Exception) -> None:
+        failure = HandlerFailed({"event": name})
+        failure.__cause__ = error
+        self.when.error.emit(failure, None)
+
+    # -- listening ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def listen(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 4200,
+        *,
+        unix: str | None = None,
+        ssl: SSLContext | None = None,
+        compression: bool = False,
+    ) -> AsyncIterator[Listener]:
+        """Listen on a port of its own, while the context lasts; then `close`.
+
+        Args:
+            host: The address to bind; "0.0.0.0" or "::" for all.
+            port: The port; 0 takes a free one, see `Listener.port`.
+            unix: The path of a Unix socket, instead of host and port.
+            ssl: Serve TLS with this context.
+            compression: Agree to permessage-deflate (RFC 7692) with clients that offer it.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        from .transports import tcp
+
+        self._hub.bind()
+        listener = await tcp.listen(self, host, port, unix=unix, ssl=ssl, compression=compression)
+        try:
+            yield listener
+        finally:
+            listener.stop()
+            await self.close()
+            await listener.wait_closed()
+
+    async def close(self) -> None:
+        """Send everybody away with 1012 `wse.server-closing`, and wait until they are gone.
+
+        Takes at most `Limits.close_timeout` seconds. Handlers of events that still run get as long
+        to end, and are cancelled then.
+        """
+        conns = [*self._strangers, *self.clients.conns.values()]
+        for conn in conns:
+            conn.close(Reason.SERVER_CLOSING)
+        await asyncio.gather(*(conn.wait_closed() for conn in conns))
+        if self._emitter.tasks:
+            await asyncio.wait(tuple(self._emitter.tasks), timeout=self.limits.close_timeout)
+            self._emitter.cancel()
+
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 4200,
+        *,
+        unix: str | None = None,
+        ssl: SSLContext | None = None,
+        compression: bool = False,
+    ) -> None:
+        """Listen until SIGINT or SIGTERM, on uvloop where it is installed; see `listen`."""
+        run_until_signal(self.listen(host, port, unix=unix, ssl=ssl, compression=compression))

@@ -1,0 +1,104 @@
+"""Who may say what, when: the handshake as a table, both sides.
+
+    server   STRANGER --hi--> IDENTIFYING --accept--> READY
+                              IDENTIFYING --quest--> CHALLENGED --answer--> IDENTIFYING
+    client   STRANGER --welcome--> READY
+
+Every stage may become CLOSED, where nothing is heard any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+
+from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
+
+__all__ = ["CLIENT", "SERVER", "Action", "Rules", "Stage"]
+
+
+class Stage(Enum):
+    """How far a connection has come."""
+
+    STRANGER = auto()
+    IDENTIFYING = auto()
+    CHALLENGED = auto()
+    READY = auto()
+    CLOSED = auto()
+
+
+class Action(Enum):
+    """What is to be done with a message."""
+
+    DELIVER = auto()
+    """To the handlers, or to the call that waits."""
+    IGNORE = auto()
+    VIOLATION = auto()
+    """Close the connection with `wse.protocol-error`."""
+    UNHANDLED = auto()
+    """One of the library's own at the wrong time: reported as `ignored`."""
+    IDENTIFY = auto()
+    ANSWER = auto()
+    """It answers the challenge that waits."""
+    SOLVE = auto()
+    READY = auto()
+    HOLD = auto()
+    """Keep it until the welcome."""
+
+
+class Rules:
+    """The rules of one stage: an action for each kind of message, and one for the rest.
+
+    Args:
+        otherwise: The action for the kinds not named.
+        actions: The action for a kind of message.
+        unreadable: The action for what the protocol cannot read.
+        hears: False where nothing is even read.
+    """
+
+    __slots__ = ("_actions", "_otherwise", "hears", "unreadable")
+
+    def __init__(
+        self,
+        otherwise: Action,
+        actions: Mapping[type[Message], Action] | None = None,
+        *,
+        unreadable: Action = Action.VIOLATION,
+        hears: bool = True,
+    ) -> None:
+        self._actions = dict(actions or {})
+        self._otherwise = otherwise
+        self.unreadable = unreadable
+        self.hears = hears
+
+    def action(self, kind: type[Message]) -> Action:
+        return self._actions.get(kind, self._otherwise)
+
+
+_DELIVERED: dict[type[Message], Action] = dict.fromkeys(
+    (Event, Call, Result, Failure), Action.DELIVER
+)
+_DEAF = Rules(Action.IGNORE, hears=False)
+
+SERVER: Mapping[Stage, Rules] = {
+    Stage.STRANGER: Rules(Action.VIOLATION, {Hi: Action.IDENTIFY}),
+    Stage.IDENTIFYING: _DEAF,
+    Stage.CHALLENGED: Rules(Action.IGNORE, {Challenge: Action.ANSWER}, unreadable=Action.IGNORE),
+    Stage.READY: Rules(Action.UNHANDLED, _DELIVERED),
+    Stage.CLOSED: _DEAF,
+}
+
+CLIENT: Mapping[Stage, Rules] = {
+    Stage.STRANGER: Rules(
+        Action.HOLD,
+        {
+            Hi: Action.IGNORE,
+            Challenge: Action.SOLVE,
+            Welcome: Action.READY,
+            Result: Action.IGNORE,
+            Failure: Action.IGNORE,
+        },
+    ),
+    Stage.READY: Rules(Action.UNHANDLED, _DELIVERED),
+    Stage.CLOSED: _DEAF,
+}

@@ -1,0 +1,1 @@
+"""Carriers of messages: each module here fills the port in `base`."""

@@ -1,0 +1,134 @@
+"""The port that every carrier fills, and what it tells the other side of the port."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+from ..limits import Limits
+
+__all__ = ["Acceptor", "Dialer", "Handshake", "Receiver", "Transport"]
+
+
+class Receiver(Protocol):
+    """What a transport tells, always on the loop's thread."""
+
+    def receive(self, data: bytes, text: bool) -> None:
+        """One whole message has come. Not called any more after `lost` or `Transport.close`."""
+
+    def flush(self) -> None:
+        """Write now what waits: a close frame is about to follow."""
+
+    def writable(self) -> None:
+        """Everything that was given to `write` has been written."""
+
+    def lost(self, code: int, reason: str, *, failed: bool = False) -> None:
+        """The connection has ended; told once, and not after `Transport.close`.
+
+        Args:
+            code: As received, 1006 without a close frame, or as sent when the carrier failed it.
+            reason: The same.
+            failed: Whether the carrier failed it for what the peer sent (RFC 6455 section 7.1.7).
+        """
+
+
+class Transport(ABC):
+    """One open connection that carries whole messages, for one `Receiver`."""
+
+    max_message_bytes: int
+    """The bound on messages that come; the receiver raises it once it knows the peer."""
+
+    @abstractmethod
+    def start(self, receiver: Receiver) -> None:
+        """Deliver to this receiver from now on, what came already first."""
+
+    @abstractmethod
+    def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
+        """The function from a packed message to what `write` takes.
+
+        Connections that return the same function share what it makes.
+        """
+
+    @abstractmethod
+    def write(self, frames: list[bytes]) -> None:
+        """Send these frames, in one write where the carrier can."""
+
+    @property
+    @abstractmethod
+    def unwritten(self) -> int:
+        """Bytes given to `write` that wait for the peer to read; 0 means write on."""
+
+    @abstractmethod
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame; deliver nothing any more, and end the connection before long."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End the connection at once, without a word."""
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """Deliver nothing until `resume_reading`; nothing is lost meanwhile."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Deliver again."""
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the connection is left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handshake:
+    """What a connection said as it was opened (RFC 6455 section 4.1)."""
+
+    path: str
+    """Without the query."""
+    query_string: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Case-insensitive."""
+    remote_addr: str | None = None
+    """The peer's IP address; None where there is none (a Unix socket)."""
+    opened: float = 0.0
+    """The loop's time when the peer connected, in seconds."""
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """The parameters of the query, the last one where several have a name."""
+        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+
+    @cached_property
+    def cookies(self) -> dict[str, str]:
+        """The cookies (RFC 6265 section 5.4)."""
+        pairs = (part.partition("=") for part in self.headers.get("cookie", "").split(";"))
+        return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
+
+
+class Acceptor(Protocol):
+    """Who takes the connections that a carrier listens for."""
+
+    limits: Limits
+
+    def select(self, offered: Sequence[str]) -> str | None:
+        """The subprotocol to answer with, one of those offered (RFC 6455 section 4.2.2)."""
+
+    def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
+        """A connection has been opened."""
+
+
+class Dialer(Protocol):
+    """How a client reaches a server."""
+
+    async def __call__(
+        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
+    ) -> Transport:
+        """Open a connection, not started yet. May be cancelled, and leaves nothing then.
+
+        Raises:
+            ConnectionFailed: it could not be opened.
+        """

@@ -1,0 +1,291 @@
+"""WebSocket frames in, messages out, without I/O: an express lane beside the reference.
+
+A whole, masked as it must be, unfragmented text or binary frame within the limit is unmasked and
+handed up at once. Every other frame goes, whole, into a `websockets` protocol made for the
+occasion, which answers, assembles, fails and closes as RFC 6455 wants, and is dropped again at a
+message boundary.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import secrets
+from typing import Protocol as Interface
+
+from websockets.extensions import Extension
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+from ..codes import CloseCode, Reason
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+__all__ = ["Lane", "close_frame", "frame_binary", "frame_text", "masked"]
+
+_library_logger = logging.getLogger("wse.websockets")
+
+_TEXT = 0x80 | Opcode.TEXT
+_BINARY = 0x80 | Opcode.BINARY
+_WHOLE = (_TEXT, _BINARY)
+_CLOSE = 0x80 | Opcode.CLOSE
+
+
+class Port(Interface):
+    """What a lane tells its carrier."""
+
+    def deliver(self, data: bytes, text: bool) -> None:
+        """A whole message."""
+
+    def answer(self, data: bytes) -> None:
+        """Bytes that the protocol wants written now: a pong."""
+
+    def closed_by_peer(self, code: int, reason: str, echo: bytes) -> None:
+        """A close frame came; answer with `echo`. Nothing more is read."""
+
+    def failed(self, code: CloseCode, reason: str) -> None:
+        """The peer broke the rules. Nothing more is read."""
+
+
+class Lane:
+    """One direction of one open connection: what comes from the peer.
+
+    Args:
+        port: Who is told.
+        side: Which side this is.
+        max_size: Bytes of the largest message; may change at any time.
+        max_fragments: Frames of a message.
+        extensions: Those that were negotiated.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_busy",
+        "_extensions",
+        "_masked",
+        "_max_fragments",
+        "_need",
+        "_parts",
+        "_port",
+        "_side",
+        "_slow",
+        "_stopped",
+        "_utf8",
+        "closing",
+        "max_size",
+        "paused",
+    )
+
+    def __init__(
+        self,
+        port: Port,
+        side: Side,
+        *,
+        max_size: int,
+        max_fragments: int,
+        extensions: list[Extension],
+    ) -> None:
+        self._port = port
+        self._side = side
+        self._masked = 0x80 if side is Side.SERVER else 0
+        self.max_size = max_size
+        self._max_fragments = max_fragments
+        self._extensions = extensions
+        self._buffer = bytearray()
+        self._need = 0
+        self._slow: Protocol | None = None
+        self._parts: list[bytes] = []
+        self._utf8: codecs.IncrementalDecoder | None = None
+        self._busy = False
+        self._stopped = False
+        self.paused = True
+        """Keep what comes; a lane starts so."""
+        self.closing = False
+        """Whether a close frame was sent: only the peer's own matters now."""
+
+    def feed(self, data: bytes = b"") -> None:
+        """Take in what the peer sent; without an argument, go on after a pause."""
+        if self._stopped:
+            return
+        if self._buffer or self._busy or self.paused:
+            self._buffer += data
+            if self._busy or self.paused or len(self._buffer) < self._need:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        self._busy = True
+        self._need = 0
+        try:
+            rest = self._parse(data)
+        finally:
+            self._busy = False
+        if rest < len(data) and not self._stopped:
+            self._buffer += data[rest:]
+
+    def stop(self) -> None:
+        """Forget everything; nothing is read any more."""
+        self._stopped = True
+        self._buffer.clear()
+        self._parts.clear()
+        self._slow = None
+
+    def _parse(self, data: bytes) -> int:  # noqa: C901, PLR0912 - the hot path, in one place
+        """Take whole frames off `data`; the position of the first byte that is left."""
+        start, end = 0, len(data)
+        while not (self.paused or self._stopped):
+            if end - start < 2:
+                self._need = 2
+                break
+            head, size = data[start], data[start + 1]
+            mask = size & 0x80
+            size &= 0x7F
+            body = start + 2
+            if size >= 126:
+                body += 2 if size == 126 else 8
+                if body > end:
+                    self._need = body - start
+                    break
+                least = 126 if size == 126 else 65536
+                size = int.from_bytes(data[start + 2 : body], "big")
+                if size < least:
+                    self._fail(CloseCode.PROTOCOL_ERROR)
+                    break
+            if mask:
+                body += 4
+            stop = body + size
+            if size > self.max_size:
+                self._refuse(data[start : start + 2])
+                break
+            if stop > end:
+                self._need = stop - start
+                break
+            if head in _WHOLE and mask == self._masked and self._express:
+                message = data[body:stop]
+                if mask:
+                    message = apply_mask(message, data[body - 4 : body])
+                if head == _TEXT and not _is_utf8(message):
+                    self._fail(CloseCode.INVALID_DATA)
+                    break
+                self._port.deliver(message, head == _TEXT)
+            elif self.closing:
+                if head == _CLOSE:
+                    self._port.closed_by_peer(CloseCode.NORMAL, "", b"")
+                    break
+            else:
+                self._take_slowly(data[start:stop], head)
+            start = stop
+        return start
+
+    @property
+    def _express(self) -> bool:
+        return self._slow is None and not self.closing
+
+    def _refuse(self, head: bytes) -> None:
+        """A frame above the limit: unless its head is worse still, it is too big."""
+        well_formed = head[0] & 0x70 == 0 and head[0] & 0x0F in (0, 1, 2)
+        masked_right = head[1] & 0x80 == self._masked
+        rsv1 = bool(self._extensions) and head[0] & 0x70 == 0x40
+        if (well_formed or rsv1) and masked_right:
+            self._fail(CloseCode.MESSAGE_TOO_BIG)
+        else:
+            self._fail(CloseCode.PROTOCOL_ERROR)
+
+    def _take_slowly(self, frame: bytes, head: int) -> None:
+        """Let the reference decide about one whole frame."""
+        slow = self._slow
+        if slow is None or head == _CLOSE:
+            # A close frame may come amid fragments (RFC 6455 section 5.4): it gets a fresh one.
+            slow = self._slow = Protocol(
+                self._side, state=State.OPEN, max_size=self.max_size, logger=_library_logger
+            )
+            slow.extensions = self._extensions
+            self._parts.clear()
+        slow.receive_data(frame)
+        if slow.parser_exc is not None:
+            assert slow.close_sent is not None
+            self._fail(CloseCode(slow.close_sent.code))
+            return
+        written = b"".join(slow.data_to_send())
+        for received in slow.events_received():
+            if isinstance(received, Frame):
+                self._take_frame(received)
+        if slow.close_rcvd is not None:
+            close = slow.close_rcvd
+            self._port.closed_by_peer(int(close.code), close.reason, written)
+        elif written:
+            self._port.answer(written)
+        if self._slow is not None and slow.current_size is None:
+            self._slow = None
+
+    def _take_frame(self, frame: Frame) -> None:
+        """A data frame that the reference let pass: put the message together."""
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return
+        if frame.opcode is not Opcode.CONT:
+            text = frame.opcode is Opcode.TEXT
+            self._utf8 = codecs.getincrementaldecoder("utf-8")() if text else None
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(frame.data, final=frame.fin)
+            except UnicodeDecodeError:
+                self._fail(CloseCode.INVALID_DATA)
+                return
+        self._parts.append(bytes(frame.data))
+        if len(self._parts) > self._max_fragments:
+            self._fail(CloseCode.MESSAGE_TOO_BIG)
+        elif frame.fin:
+            message = b"".join(self._parts)
+            self._parts.clear()
+            self._port.deliver(message, self._utf8 is not None)
+
+    def _fail(self, code: CloseCode) -> None:
+        too_big = code is CloseCode.MESSAGE_TOO_BIG
+        self.stop()
+        self._port.failed(code, Reason.MESSAGE_TOO_LARGE if too_big else Reason.PROTOCOL_ERROR)
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _frame(head: int, data: bytes) -> bytes:
+    size = len(data)
+    if size < 126:
+        return bytes((head, size)) + data
+    if size < 65536:
+        return bytes((head, 126, size >> 8, size & 0xFF)) + data
+    return bytes((head, 127)) + size.to_bytes(8, "big") + data
+
+
+def frame_text(data: bytes) -> bytes:
+    """A text frame as a server sends it."""
+    return _frame(_TEXT, data)
+
+
+def frame_binary(data: bytes) -> bytes:
+    """A binary frame as a server sends it."""
+    return _frame(_BINARY, data)
+
+
+def masked(frame: bytes) -> bytes:
+    """The same frame as a client sends it (RFC 6455 section 5.3)."""
+    size = frame[1]
+    body = 2 if size < 126 else 4 if size == 126 else 10
+    mask = secrets.token_bytes(4)
+    head = bytes((frame[0], size | 0x80))
+    return b"".join((head, frame[2:body], mask, apply_mask(frame[body:], mask)))
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame as a server sends it; the reason is cut to what fits."""
+    text = reason.encode()[:123].decode(errors="ignore")
+    return _frame(_CLOSE, Close(code, text).serialize())

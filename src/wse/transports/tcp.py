@@ -1,0 +1,536 @@
+"""WebSocket over TCP, TLS and Unix sockets, for the standalone server and the Python client.
+
+`websockets`' sans-I/O protocols decide the opening handshake (RFC 6455 section 4), `lane` reads
+the frames; here are the sockets, the deadlines, and the order of a close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as tls
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidStatus
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import Side, State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from ..codes import CloseCode, Reason
+from ..errors import ConnectionFailed
+from ..limits import Limits
+from .base import Acceptor, Handshake, Receiver, Transport
+from .lane import Lane, close_frame, frame_binary, frame_text, masked
+
+__all__ = ["Listener", "TcpDialer", "TcpTransport", "listen"]
+
+_library_logger = logging.getLogger("wse.websockets")
+_library_logger.setLevel(logging.ERROR)  # below, it would log tokens in URLs and headers
+
+_HEAD_END = b"\r\n\r\n"
+_REFUSALS = {
+    400: "This is no valid WebSocket handshake.",
+    405: "A WebSocket handshake is a GET request.",
+    426: "This is a WebSocket server: connect with a WebSocket client.",
+    431: "The request is too large.",
+    505: "A WebSocket handshake is an HTTP/1.1 request.",
+}
+
+
+class TcpTransport(asyncio.Protocol, Transport):
+    """An open WebSocket on a stream.
+
+    Args:
+        stream: The socket's asyncio transport.
+        side: Server or client.
+        limits: Bounds on messages, and the time a close may take.
+        extensions: Those that were negotiated.
+    """
+
+    def __init__(
+        self,
+        stream: asyncio.Transport,
+        side: Side,
+        limits: Limits,
+        extensions: list[Extension],
+    ) -> None:
+        self._stream = stream
+        self._side = side
+        self._limits = limits
+        self._extensions = extensions
+        self._loop = asyncio.get_running_loop()
+        self._lane = Lane(
+            self,
+            side,
+            max_size=limits.max_message_bytes,
+            max_fragments=limits.max_fragments,
+            extensions=extensions,
+        )
+        self._receiver: Receiver | None = None
+        self._reading_paused = False
+        self._writing_paused = False
+        self._stream_paused = False
+        self._is_gone = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self.closed: Callable[[TcpTransport], None] | None = None
+        """Told once, when nothing of the connection is left."""
+        stream.set_write_buffer_limits(high=1, low=0)
+        stream.set_protocol(self)
+
+    # -- the port ----------------------------------------------------------------------------
+
+    @property
+    def max_message_bytes(self) -> int:
+        return self._lane.max_size
+
+    @max_message_bytes.setter
+    def max_message_bytes(self, size: int) -> None:
+        self._lane.max_size = size
+
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._lane.paused = False
+        self._lane.feed()
+        if self._is_gone:
+            receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
+
+    def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
+        if self._extensions:
+            return partial(self._frame_extended, Opcode.BINARY if binary else Opcode.TEXT)
+        frame = frame_binary if binary else frame_text
+        return frame if self._side is Side.SERVER else lambda data: masked(frame(data))
+
+    def _frame_extended(self, opcode: Opcode, data: bytes) -> bytes:
+        mask = self._side is Side.CLIENT
+        return Frame(opcode, data).serialize(mask=mask, extensions=self._extensions)
+
+    def write(self, frames: list[bytes]) -> None:
+        if not self._lane.closing:
+            self._stream.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    @property
+    def unwritten(self) -> int:
+        return self._stream.get_write_buffer_size() if self._writing_paused else 0
+
+    def close(self, code: int, reason: str) -> None:
+        if not self._lane.closing:
+            self._lane.closing = True
+            self._stream.write(self._own(close_frame(code, reason)))
+            self._end_before_long()
+            self._read_or_not()
+            self._lane.paused = False
+            self._lane.feed()
+
+    def abort(self) -> None:
+        self._lane.closing = True
+        self._stream.abort()
+
+    def pause_reading(self) -> None:
+        self._lane.paused = True
+        self._reading_paused = True
+        self._read_or_not()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self._lane.paused = False
+            self._read_or_not()
+            self._lane.feed()
+
+    async def wait_closed(self) -> None:
+        if not self._is_gone:
+            if self._gone is None:
+                self._gone = self._loop.create_future()
+            await asyncio.shield(self._gone)
+
+    # -- asyncio -----------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._lane.feed(data)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        self._read_or_not()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._read_or_not()
+        if self._receiver is not None and not self._lane.closing:
+            self._receiver.writable()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._is_gone = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if not self._lane.closing:
+            self._lane.closing = True
+            if self._receiver is not None:
+                self._receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
+        self._lane.stop()
+        if self._gone is not None:
+            self._gone.set_result(None)
+        if self.closed is not None:
+            self.closed(self)
+
+    # -- the lane ----------------------------------------------------------------------------
+
+    def deliver(self, data: bytes, text: bool) -> None:
+        assert self._receiver is not None
+        self._receiver.receive(data, text)
+
+    def answer(self, data: bytes) -> None:
+        self._stream.write(data)
+
+    def closed_by_peer(self, code: int, reason: str, echo: bytes) -> None:
+        self._lane.stop()
+        if self._lane.closing:
+            self._stream.close()
+            return
+        assert self._receiver is not None
+        self._receiver.flush()
+        if not self._lane.closing:
+            self._lane.closing = True
+            self._stream.write(echo)
+            self._finish()
+            self._receiver.lost(code, reason)
+
+    def failed(self, code: CloseCode, reason: str) -> None:
+        if self._lane.closing:
+            self._stream.abort()
+            return
+        assert self._receiver is not None
+        self._receiver.flush()
+        if not self._lane.closing:
+            self._lane.closing = True
+            self._stream.write(self._own(close_frame(code, reason)))
+            self._finish()
+            self._receiver.lost(code, reason, failed=True)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def preload(self, data: bytes) -> None:
+        """What followed the handshake in the same read."""
+        self._lane.feed(data)
+
+    def _own(self, frame: bytes) -> bytes:
+        return frame if self._side is Side.SERVER else masked(frame)
+
+    def _finish(self) -> None:
+        """The closing handshake is over: the server ends TCP, the client lets it (7.1.1)."""
+        if self._side is Side.SERVER:
+            self._stream.close()
+        self._end_before_long()
+
+    def _end_before_long(self) -> None:
+        if self._deadline is None:
+            self._deadline = self._loop.call_later(self._limits.close_timeout, self._stream.abort)
+
+    def _read_or_not(self) -> None:
+        """A server does not read from a peer that does not read; a client always does."""
+        unwilling = self._writing_paused and self._side is Side.SERVER
+        pause = (self._reading_paused or unwilling) and not self._lane.closing
+        if pause != self._stream_paused and not self._stream.is_closing():
+            self._stream_paused = pause
+            if pause:
+                self._stream.pause_reading()
+            else:
+                self._stream.resume_reading()
+
+
+# -- server ------------------------------------------------------------------------------------
+
+
+class _Upgrade(asyncio.Protocol):
+    """A socket until its HTTP upgrade is decided."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._data = bytearray()
+        self._stream: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._stream = cast(asyncio.Transport, transport)
+        loop = asyncio.get_running_loop()
+        self._opened = loop.time()
+        timeout = self._listener.acceptor.limits.upgrade_timeout
+        self._timer = loop.call_later(timeout, self._stream.abort)
+        self._listener.upgrading.add(self._stream)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._timer.cancel()
+        self._listener.upgrading.discard(self._stream)
+
+    def data_received(self, data: bytes) -> None:
+        searched = max(0, len(self._data) - len(_HEAD_END))
+        self._data += data
+        end = self._data.find(_HEAD_END, searched)
+        size = end if end >= 0 else len(self._data)
+        if size > self._listener.acceptor.limits.max_upgrade_bytes:
+            self._answer(431)
+        elif end >= 0:
+            end += len(_HEAD_END)
+            self._decide(bytes(self._data[:end]), bytes(self._data[end:]))
+
+    def _decide(self, head: bytes, rest: bytes) -> None:
+        """The head of a request is complete."""
+        http = ServerProtocol(
+            extensions=[ServerPerMessageDeflateFactory()] if self._listener.compression else None,
+            select_subprotocol=lambda _, offered: self._select(offered),
+            logger=_library_logger,
+        )
+        http.receive_data(head)
+        events = http.events_received()
+        if not events:
+            self._answer(400)
+            return
+        request = cast(Request, events[0])
+        response = http.accept(request)
+        if response.status_code != 101:
+            self._answer(response.status_code, response.headers)
+            return
+        http.send_response(response)
+        self._stream.write(b"".join(http.data_to_send()))
+        self._open(http, request, rest)
+
+    def _select(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        return cast(Subprotocol | None, self._listener.acceptor.select(offered))
+
+    def _open(self, http: ServerProtocol, request: Request, rest: bytes) -> None:
+        self._timer.cancel()
+        listener = self._listener
+        listener.upgrading.discard(self._stream)
+        limits = listener.acceptor.limits
+        transport = TcpTransport(self._stream, Side.SERVER, limits, http.extensions)
+        listener.open.add(transport)
+        transport.closed = listener.open.discard
+        transport.preload(rest)
+        peer = self._stream.get_extra_info("peername")
+        path, _, query_string = request.path.partition("?")
+        handshake = Handshake(
+            path=path,
+            query_string=query_string,
+            headers=request.headers,
+            remote_addr=peer[0] if isinstance(peer, tuple) else None,
+            opened=self._opened,
+        )
+        listener.acceptor.open(transport, handshake, http.subprotocol)
+
+    def _answer(self, status: int, headers: Headers | None = None) -> None:
+        """Refuse over HTTP, with our own words, and end."""
+        text = _REFUSALS.get(status, _REFUSALS[400])
+        response = ServerProtocol().reject(status, text + "\n")
+        for name in ("Allow", "Upgrade"):
+            if headers is not None and name in headers:
+                response.headers[name] = headers[name]
+        self._stream.write(response.serialize())
+        self._data.clear()
+        self._stream.close()
+
+
+class Listener:
+    """A listening socket and the connections that came through it."""
+
+    def __init__(self, acceptor: Acceptor, *, compression: bool) -> None:
+        self.acceptor = acceptor
+        self.compression = compression
+        self.upgrading: set[asyncio.Transport] = set()
+        self.open: set[TcpTransport] = set()
+        self._server: asyncio.Server
+
+    @property
+    def port(self) -> int:
+        """The TCP port that was bound."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def stop(self) -> None:
+        """Take no more connections."""
+        self._server.close()
+        for stream in tuple(self.upgrading):
+            stream.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until every connection has ended; after `stop`."""
+        for transport in tuple(self.open):
+            await transport.wait_closed()
+        await self._server.wait_closed()
+
+
+async def listen(
+    acceptor: Acceptor,
+    host: str,
+    port: int,
+    *,
+    unix: str | None,
+    ssl: tls.SSLContext | None,
+    compression: bool,
+) -> Listener:
+    """Listen on TCP, or on a Unix socket.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    listener = Listener(acceptor, compression=compression)
+    loop = asyncio.get_running_loop()
+
+    def upgrade() -> _Upgrade:
+        return _Upgrade(listener)
+
+    secure: dict[str, Any] = {}
+    if ssl is not None:
+        secure = {"ssl": ssl, "ssl_handshake_timeout": acceptor.limits.upgrade_timeout}
+    if unix is not None:
+        server = await loop.create_unix_server(upgrade, unix, **secure)
+    else:
+        server = await loop.create_server(upgrade, host, port, backlog=1024, **secure)
+    listener._server = server
+    return listener
+
+
+# -- client ------------------------------------------------------------------------------------
+
+
+class _Opening(asyncio.Protocol):
+    """A client's socket until the server has answered the upgrade."""
+
+    def __init__(self, http: ClientProtocol, headers: Mapping[str, str], limits: Limits) -> None:
+        self._http = http
+        self._headers = headers
+        self._limits = limits
+        self._head: bytearray | None = bytearray()
+        self._stream: asyncio.Transport
+        self.opened: asyncio.Future[TcpTransport] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._stream = cast(asyncio.Transport, transport)
+        request = self._http.connect()
+        for name, value in self._headers.items():
+            request.headers[name] = value
+        self._http.send_request(request)
+        self._stream.write(b"".join(self._http.data_to_send()))
+
+    def data_received(self, data: bytes) -> None:
+        """Give the library the head alone; what follows a 101 is the lane's."""
+        if self._head is None:
+            self._http.receive_data(data)
+        else:
+            self._head += data
+            end = self._head.find(_HEAD_END)
+            if end < 0:
+                if len(self._head) > self._limits.max_upgrade_bytes:
+                    self._fail(ConnectionFailed(message="no HTTP response", temporary=False))
+                return
+            end += len(_HEAD_END)
+            head, data = bytes(self._head[:end]), bytes(self._head[end:])
+            self._head = None
+            self._http.receive_data(head)
+            if self._http.state is State.OPEN:
+                transport = TcpTransport(
+                    self._stream, Side.CLIENT, self._limits, self._http.extensions
+                )
+                transport.preload(data)
+                self.opened.set_result(transport)
+                return
+            self._http.receive_data(data)
+        self._check()
+
+    def eof_received(self) -> None:
+        self._http.receive_eof()
+        self._check()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._fail(ConnectionFailed(message="the connection was closed before the upgrade"))
+
+    def _check(self) -> None:
+        error = self._http.handshake_exc
+        if isinstance(error, InvalidStatus):
+            self._fail(_status_error(error.response))
+        elif error is not None:
+            self._fail(ConnectionFailed(message="no WebSocket handshake", temporary=False))
+
+    def _fail(self, error: ConnectionFailed) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(error)
+
+
+def _status_error(response: Response) -> ConnectionFailed:
+    status = response.status_code
+    wait = response.headers.get("Retry-After", "")
+    return ConnectionFailed(
+        {"status": status},
+        f"the server answered with HTTP status {status}",
+        temporary=status == 429 or status >= 500,
+        retry_after=float(wait) if wait.isdecimal() else 0.0,
+    )
+
+
+class TcpDialer:
+    """Reaches servers over TCP, TLS (`wss://`) or a Unix socket; see `Dialer`.
+
+    Args:
+        ssl: The context for `wss://`; the system's when None.
+        unix: The path of a Unix socket to connect to, whatever the URL's host.
+        compression: Offer permessage-deflate (RFC 7692).
+    """
+
+    def __init__(
+        self,
+        *,
+        ssl: tls.SSLContext | None = None,
+        unix: str | None = None,
+        compression: bool = False,
+    ) -> None:
+        self._ssl = ssl
+        self._unix = unix
+        self._compression = compression
+
+    async def __call__(
+        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
+    ) -> Transport:
+        uri = parse_uri(url)
+        http = ClientProtocol(
+            uri,
+            subprotocols=[Subprotocol(subprotocol)],
+            extensions=[ClientPerMessageDeflateFactory()] if self._compression else None,
+            logger=_library_logger,
+        )
+        secure: dict[str, Any] = {}
+        if uri.secure:
+            secure["ssl"] = self._ssl or tls.create_default_context()
+        if self._unix is not None and uri.secure:
+            secure["server_hostname"] = uri.host
+        loop = asyncio.get_running_loop()
+
+        def opening() -> _Opening:
+            return _Opening(http, headers, limits)
+
+        try:
+            if self._unix is not None:
+                stream, protocol = await loop.create_unix_connection(opening, self._unix, **secure)
+            else:
+                stream, protocol = await loop.create_connection(
+                    opening, uri.host, uri.port, **secure
+                )
+        except tls.SSLCertVerificationError as error:
+            raise ConnectionFailed(
+                message="the certificate is not valid", temporary=False
+            ) from error
+        except OSError as error:
+            raise ConnectionFailed(message=f"cannot connect: {error.strerror or error}") from error
+        try:
+            return await protocol.opened
+        except BaseException:
+            stream.abort()
+            raise
