@@ -14,30 +14,24 @@ from websockets.uri import parse_uri
 
 from .backoff import Backoff
 from .channel import Channel
-from .codes import CloseCode, Reason, Status
+from .codes import CloseCode, Reason, Status, comes_back
 from .connection import check_reason
-from .endpoint import Endpoint, Hub
 from .errors import (
     AlreadyConnected,
     ConnectError,
     ConnectionFailed,
     HandlerFailed,
-    InvalidPayload,
     InvalidSolver,
-    NotAuthorized,
     NotConnected,
-    ProtocolViolation,
-    SolverMissing,
     WseError,
 )
-from .handler import start_task
 from .limits import Limits
-from .messages import Challenge, Message, Welcome
+from .link import ClientHub, Link
 from .procedures import Procedures
-from .protocol import Protocol, WseJSON, decode_checked
-from .session import CLIENT, Action, Stage
+from .protocol import Protocol, WseJSON
+from .session import Stage
 from .signals import Emitter, Signal
-from .transports.base import Dialer, Transport
+from .transports.base import Dialer
 
 __all__ = ["ClientSignals", "WseClient"]
 
@@ -62,120 +56,6 @@ class ClientSignals:
         """`(type, payload)`: a message that nobody handles."""
         self.error: Signal[[WseError]] = Signal(emitter, "error")
         """`(error)`: a handler raised, the server sent what it may not, or coming back failed."""
-
-
-class _Link(Endpoint):
-    """One connection of a client, from the opened WebSocket to its end."""
-
-    __slots__ = ("_client", "_held", "_solving", "welcome")
-
-    def __init__(
-        self, client: WseClient, hub: Hub, transport: Transport, protocol: Protocol
-    ) -> None:
-        super().__init__(hub, transport, protocol, CLIENT, ())
-        self._client = client
-        self._held: list[tuple[Message, int]] = []
-        self._solving: asyncio.Task[Any] | None = None
-        self.welcome: asyncio.Future[Any] = hub.bind().create_future()
-
-    def __repr__(self) -> str:
-        return f"<connection to the server, {self.stage.name}>"
-
-    def greet(self, identity: Any, meta: Any) -> None:
-        self._post(self.protocol.hi(identity, meta))
-        self._transport.start(self)
-
-    def end(self, code: int, reason: str) -> None:
-        self._close(code, reason)
-
-    def fail(self, error: BaseException) -> None:
-        """Give up before the welcome, because of ourselves."""
-        if not self.welcome.done():
-            self.welcome.set_exception(error)
-        self._close(CloseCode.NORMAL, Reason.BY_CLIENT)
-
-    async def wait_closed(self) -> None:
-        await self._transport.wait_closed()
-
-    def _shake(self, action: Action, message: Message, size: int) -> None:
-        match action, message:
-            case Action.HOLD, _:
-                self._hold(message, size)
-            case Action.READY, Welcome():
-                self._welcomed(message.payload)
-            case Action.SOLVE, Challenge():
-                self._solve(message.payload)
-            case Action.UNHANDLED, Challenge() | Welcome():
-                self._unhandled(message.__class__.__name__, message.payload)
-
-    def _hold(self, message: Message, size: int) -> None:
-        """A JavaScript server's `joined` handlers may speak before its welcome."""
-        self._held.append((message, size))
-        limits = self._hub.limits
-        if (
-            len(self._held) > limits.max_inbox_messages
-            or sum(size for _, size in self._held) > limits.max_inbox_bytes
-        ):
-            self._violated(ProtocolViolation(message="too much before the welcome"))
-
-    def _welcomed(self, payload: Any) -> None:
-        try:
-            welcome = decode_checked(self.protocol.decoder(Any), payload)
-        except InvalidPayload as error:
-            self._violated(error)
-            return
-        self._admit()
-        self._client._welcomed(welcome)
-        if not self.welcome.done():
-            self.welcome.set_result(welcome)
-        held, self._held = self._held, []
-        for message, size in held:
-            if self.stage is Stage.READY:
-                self._deliver(message, size)
-
-    def _solve(self, payload: Any) -> None:
-        if self._client._solver is None:
-            self.fail(SolverMissing())
-            return
-        if self._solving is None:
-            task = start_task(self._hub.bind(), self._answer(self._client._solver, payload))
-            self._solving = None if task.done() else task
-
-    async def _answer(self, solver: Callable[[Any], Any], payload: Any) -> None:
-        try:
-            answer = solver(decode_checked(self.protocol.decoder(Any), payload))
-            if inspect.isawaitable(answer):
-                answer = await answer
-            if self.stage is Stage.STRANGER:
-                self._post(self.protocol.challenge(answer))
-        except Exception as error:
-            self.fail(error)
-        finally:
-            self._solving = None
-
-    def _ended(self, code: int, reason: str) -> None:
-        if self._solving is not None and self._solving is not asyncio.current_task():
-            self._solving.cancel()
-        if not self.welcome.done():
-            if reason == Reason.NOT_AUTHORIZED:
-                self.welcome.set_exception(NotAuthorized())
-            else:
-                temporary = code in _RETURNS
-                details = {"code": code, "reason": reason}
-                self.welcome.set_exception(ConnectionFailed(details, temporary=temporary))
-        self._client._lost(self, code, reason)
-
-    def _report_ignored(self, type: str, payload: Any) -> None:
-        self._client.when.ignored.emit(type, payload)
-
-    def _report_error(self, error: WseError) -> None:
-        self._client.when.error.emit(error)
-
-    def _stamp(self, name: str, number: int) -> str:
-        return self.protocol.call_stamp(name, number)
-
-
-_RETURNS = frozenset(int(code) for code in CloseCode if code.comes_back)
 
 
 class WseClient:
@@ -241,17 +121,20 @@ class WseClient:
 
             dial = TcpDialer(ssl=ssl, unix=unix, compression=compression)
         self._dial = dial
-        self._solver: Callable[[Any], Any] | None = None
-        self._hub = Hub(
+        self._hub = ClientHub(
             channel=self.channel,
             procedures=self.procedures,
             limits=limits,
             timeout=timeout,
             logger=logger,
         )
+        self._hub.welcomed = self._welcomed
+        self._hub.ended = self._lost
+        self._hub.report_ignored = self.when.ignored.emit
+        self._hub.report_error = self.when.error.emit
         self._identity: Any = None
         self._meta: Any = None
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._work: asyncio.Task[Any] | None = None
         self._ready_since = 0.0
         self._attempts = 0
@@ -331,7 +214,7 @@ class WseClient:
         """
         if not callable(solver):
             raise InvalidSolver
-        self._solver = solver
+        self._hub.solver = solver
         return solver
 
     # -- talking -----------------------------------------------------------------------------
@@ -365,7 +248,7 @@ class WseClient:
         """
         return await self._ready_link()._call(name, payload, timeout)
 
-    def _ready_link(self) -> _Link:
+    def _ready_link(self) -> Link:
         link = self._link
         if link is None or link.stage is not Stage.READY:
             raise NotConnected
@@ -378,7 +261,7 @@ class WseClient:
             self.status = status
             self.when.updated.emit(status)
 
-    def _stop(self, code: int, reason: str) -> _Link | None:
+    def _stop(self, code: int, reason: str) -> Link | None:
         """End what goes on: an attempt, a wait, or the connection, which is returned."""
         work, self._work = self._work, None
         if work is not None:
@@ -471,7 +354,7 @@ class WseClient:
                     headers=self.headers,
                     limits=self._limits,
                 )
-                link = self._link = _Link(self, self._hub, transport, self._protocol)
+                link = self._link = Link(self._hub, transport, self._protocol)
                 try:
                     self.when.connected.emit()
                     link.greet(identity, self._meta)
@@ -487,13 +370,13 @@ class WseClient:
         self._set(Status.READY)
         self.when.ready.emit(welcome)
 
-    def _lost(self, link: _Link, code: int, reason: str) -> None:
+    def _lost(self, link: Link, code: int, reason: str) -> None:
         if link is not self._link:
             return
         self._link = None
         self.when.closed.emit(code, reason)
         self._set(Status.OFFLINE)
-        if self._work is None and self.reconnect and code in _RETURNS:
+        if self._work is None and self.reconnect and comes_back(code):
             loop = asyncio.get_running_loop()
             stayed = loop.time() - self._ready_since
             self._attempts = 0 if stayed > self._backoff.cap else self._attempts + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Self
 
-__all__ = ["CloseCode", "ErrorCode", "Reason", "Status"]
+__all__ = ["CloseCode", "ErrorCode", "Reason", "Status", "comes_back"]
 
 
 class CloseCode(IntEnum):
@@ -40,21 +40,23 @@ class CloseCode(IntEnum):
     JUMP = 4000
     """The client leaves for another server and connects there."""
 
-    @property
-    def comes_back(self) -> bool:
-        """Whether a client with reconnection on connects again after this code."""
-        return self in _COMES_BACK
+
+_COMES_BACK = frozenset(
+    {
+        CloseCode.NO_STATUS,
+        CloseCode.ABNORMAL,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.SERVICE_RESTART,
+        CloseCode.TRY_AGAIN_LATER,
+        CloseCode.BAD_GATEWAY,
+        CloseCode.JUMP,
+    }
+)
 
 
-_COMES_BACK = {
-    CloseCode.NO_STATUS,
-    CloseCode.ABNORMAL,
-    CloseCode.INTERNAL_ERROR,
-    CloseCode.SERVICE_RESTART,
-    CloseCode.TRY_AGAIN_LATER,
-    CloseCode.BAD_GATEWAY,
-    CloseCode.JUMP,
-}
+def comes_back(code: int) -> bool:
+    """Whether a client with reconnection on connects again after this close code."""
+    return code in _COMES_BACK
 
 
 class Reason(StrEnum):

@@ -1,0 +1,223 @@
+"""An open WebSocket on a stream: TCP, TLS or a Unix socket, either side.
+
+`lane` reads the frames; here are the socket's flow control, the deadlines, and the order of a
+close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from websockets.extensions import Extension
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Side
+
+from ..codes import CloseCode, Reason
+from ..limits import Limits
+from .base import Receiver, Transport
+from .lane import Lane, close_frame, frame_binary, frame_text, masked
+
+__all__ = ["StreamTransport"]
+
+
+class StreamTransport(asyncio.Protocol, Transport):
+    """An open WebSocket on a stream.
+
+    Args:
+        stream: The socket's asyncio transport.
+        side: Server or client.
+        limits: Bounds on messages, and the time a close may take.
+        extensions: Those that were negotiated.
+    """
+
+    def __init__(
+        self,
+        stream: asyncio.Transport,
+        side: Side,
+        limits: Limits,
+        extensions: list[Extension],
+    ) -> None:
+        self._stream = stream
+        self._side = side
+        self._limits = limits
+        self._extensions = extensions
+        self._loop = asyncio.get_running_loop()
+        self._lane = Lane(
+            self,
+            side,
+            max_size=limits.max_message_bytes,
+            max_fragments=limits.max_fragments,
+            extensions=extensions,
+        )
+        self._receiver: Receiver | None = None
+        self._reading_paused = False
+        self._writing_paused = False
+        self._stream_paused = False
+        self._is_gone = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self.closed: Callable[[StreamTransport], None] | None = None
+        """Told once, when nothing of the connection is left."""
+        stream.set_write_buffer_limits(high=1, low=0)
+        stream.set_protocol(self)
+
+    # -- the port ----------------------------------------------------------------------------
+
+    @property
+    def max_message_bytes(self) -> int:
+        return self._lane.max_size
+
+    @max_message_bytes.setter
+    def max_message_bytes(self, size: int) -> None:
+        self._lane.max_size = size
+
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._lane.paused = False
+        self._lane.feed()
+        if self._is_gone:
+            receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
+
+    def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
+        if self._extensions:
+            return partial(self._frame_extended, Opcode.BINARY if binary else Opcode.TEXT)
+        frame = frame_binary if binary else frame_text
+        return frame if self._side is Side.SERVER else lambda data: masked(frame(data))
+
+    def _frame_extended(self, opcode: Opcode, data: bytes) -> bytes:
+        mask = self._side is Side.CLIENT
+        return Frame(opcode, data).serialize(mask=mask, extensions=self._extensions)
+
+    def write(self, frames: list[bytes]) -> None:
+        if not self._lane.closing:
+            self._stream.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    @property
+    def unwritten(self) -> int:
+        return self._stream.get_write_buffer_size() if self._writing_paused else 0
+
+    def close(self, code: int, reason: str) -> None:
+        if not self._lane.closing:
+            self._lane.closing = True
+            self._stream.write(self._own(close_frame(code, reason)))
+            self._end_before_long()
+            self._read_or_not()
+            self._lane.paused = False
+            self._lane.feed()
+
+    def abort(self) -> None:
+        self._lane.closing = True
+        self._stream.abort()
+
+    def pause_reading(self) -> None:
+        self._lane.paused = True
+        self._reading_paused = True
+        self._read_or_not()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self._lane.paused = False
+            self._read_or_not()
+            self._lane.feed()
+
+    async def wait_closed(self) -> None:
+        if not self._is_gone:
+            if self._gone is None:
+                self._gone = self._loop.create_future()
+            await asyncio.shield(self._gone)
+
+    # -- asyncio -----------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._lane.feed(data)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        self._read_or_not()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._read_or_not()
+        if self._receiver is not None and not self._lane.closing:
+            self._receiver.writable()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._is_gone = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if not self._lane.closing:
+            self._lane.closing = True
+            if self._receiver is not None:
+                self._receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
+        self._lane.stop()
+        if self._gone is not None:
+            self._gone.set_result(None)
+        if self.closed is not None:
+            self.closed(self)
+
+    # -- the lane ----------------------------------------------------------------------------
+
+    def deliver(self, data: bytes, text: bool) -> None:
+        assert self._receiver is not None
+        self._receiver.receive(data, text)
+
+    def answer(self, data: bytes) -> None:
+        self._stream.write(data)
+
+    def closed_by_peer(self, code: int, reason: str, echo: bytes) -> None:
+        self._lane.stop()
+        if self._lane.closing:
+            self._stream.close()
+            return
+        assert self._receiver is not None
+        self._receiver.flush()
+        if not self._lane.closing:
+            self._lane.closing = True
+            self._stream.write(echo)
+            self._finish()
+            self._receiver.lost(code, reason)
+
+    def failed(self, code: CloseCode, reason: str) -> None:
+        if self._lane.closing:
+            self._stream.abort()
+            return
+        assert self._receiver is not None
+        self._receiver.flush()
+        if not self._lane.closing:
+            self._lane.closing = True
+            self._stream.write(self._own(close_frame(code, reason)))
+            self._finish()
+            self._receiver.lost(code, reason, failed=True)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def preload(self, data: bytes) -> None:
+        """What followed the handshake in the same read."""
+        self._lane.feed(data)
+
+    def _own(self, frame: bytes) -> bytes:
+        return frame if self._side is Side.SERVER else masked(frame)
+
+    def _finish(self) -> None:
+        """The closing handshake is over: the server ends TCP, the client lets it (7.1.1)."""
+        if self._side is Side.SERVER:
+            self._stream.close()
+        self._end_before_long()
+
+    def _end_before_long(self) -> None:
+        if self._deadline is None:
+            self._deadline = self._loop.call_later(self._limits.close_timeout, self._stream.abort)
+
+    def _read_or_not(self) -> None:
+        """A server does not read from a peer that does not read; a client always does."""
+        unwilling = self._writing_paused and self._side is Side.SERVER
+        pause = (self._reading_paused or unwilling) and not self._lane.closing
+        if pause != self._stream_paused and not self._stream.is_closing():
+            self._stream_paused = pause
+            if pause:
+                self._stream.pause_reading()
+            else:
+                self._stream.resume_reading()
