@@ -88,14 +88,18 @@ class Channel:
         )
 
     def include(self, other: Channel) -> None:
-        """Take in another channel's handlers, those that it has and those that it will have."""
+        """Take in another channel's handlers, those that it has and those that it will have.
+
+        One that comes by several ways is taken in once.
+        """
         if other.takes != self.takes:
             raise TypeError(
                 "handlers of a server take (conn, payload), those of a client (payload)"
             )
         other._including.append(self)
         for type, listeners in other._handlers.items():
-            self._handlers[type] = self._handlers.get(type, ()) + listeners
+            for listener in listeners:
+                self._append(type, listener)
 
     def take(self, type: str) -> tuple[Handler, ...]:
         """The handlers for one message that has come; those that want one only are removed."""
@@ -120,12 +124,18 @@ class Channel:
         return add if handler is None else add(handler)
 
     def _append(self, type: str, listener: _Listener) -> None:
-        self._handlers[type] = (*self._handlers.get(type, ()), listener)
+        listeners = self._handlers.get(type, ())
+        if listener in listeners:
+            return
+        self._handlers[type] = (*listeners, listener)
         for channel in self._including:
             channel._append(type, listener)
 
     def _remove(self, type: str, listeners: list[_Listener]) -> None:
-        kept = tuple(one for one in self._handlers.get(type, ()) if one not in listeners)
+        before = self._handlers.get(type, ())
+        kept = tuple(one for one in before if one not in listeners)
+        if kept == before:
+            return
         if kept:
             self._handlers[type] = kept
         else:

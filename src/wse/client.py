@@ -135,6 +135,7 @@ class WseClient:
         self._identity: Any = None
         self._meta: Any = None
         self._link: Link | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._work: asyncio.Task[Any] | None = None
         self._ready_since = 0.0
         self._attempts = 0
@@ -168,7 +169,7 @@ class WseClient:
             AlreadyConnected: it is connected or connecting.
             Exception: what the identity function or the solver raised.
         """
-        if self.status not in (Status.IDLE, Status.OFFLINE):
+        if self._work is not None or self.status not in (Status.IDLE, Status.OFFLINE):
             raise AlreadyConnected
         self._identity = identity
         self._meta = {} if meta is None else meta
@@ -200,9 +201,9 @@ class WseClient:
             ValueError: a reason of more than 123 bytes (RFC 6455 section 5.5).
         """
         check_reason(reason)
-        link = self._stop(CloseCode.NORMAL, reason)
-        if link is not None:
-            await link.wait_closed()
+        self._stop(CloseCode.NORMAL, reason)
+        if self._leaving:
+            await asyncio.wait(tuple(self._leaving))
 
     def challenge(self, solver: F) -> F:
         """Answer the server's challenges with this function, plain or async; a decorator.
@@ -261,8 +262,8 @@ class WseClient:
             self.status = status
             self.when.updated.emit(status)
 
-    def _stop(self, code: int, reason: str) -> Link | None:
-        """End what goes on: an attempt, a wait, or the connection, which is returned."""
+    def _stop(self, code: int, reason: str) -> None:
+        """End what goes on: an attempt, a wait, or the connection."""
         work, self._work = self._work, None
         if work is not None:
             work.cancel()
@@ -272,7 +273,6 @@ class WseClient:
             self.when.closed.emit(code, reason)
         if self.status is not Status.IDLE:
             self._set(Status.OFFLINE)
-        return link
 
     async def _reach(self) -> Any:
         """`connect`, as a task of our own that `close` may cancel."""
@@ -292,8 +292,9 @@ class WseClient:
                     self._set(Status.OFFLINE)
 
     async def _first(self) -> Any:
+        limit = asyncio.timeout(self.timeout)
         try:
-            async with asyncio.timeout(self.timeout):
+            async with limit:
                 while True:
                     try:
                         return await self._attempt()
@@ -302,6 +303,8 @@ class WseClient:
                             raise
                         await self._wait(error)
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise ConnectionFailed(message="no welcome in time") from error
 
     async def _again(self) -> None:
@@ -325,7 +328,8 @@ class WseClient:
             self.when.error.emit(error)
             self._set(Status.OFFLINE)
         finally:
-            self._work = None
+            if self._work is asyncio.current_task():
+                self._work = None
 
     async def _wait(self, failure: WseError | None) -> None:
         """Until the next attempt."""
@@ -341,8 +345,9 @@ class WseClient:
         await asyncio.sleep(max(least, self._backoff.delay(self._attempts)))
 
     async def _attempt(self) -> Any:
+        limit = asyncio.timeout(self.timeout)
         try:
-            async with asyncio.timeout(self.timeout):
+            async with limit:
                 identity = self._identity
                 if callable(identity):
                     identity = identity()
@@ -360,17 +365,24 @@ class WseClient:
                     link.greet(identity, self._meta)
                     return await link.welcome
                 except BaseException:
+                    link.welcome.cancel()
                     link.end(CloseCode.NORMAL, Reason.BY_CLIENT)
                     raise
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise ConnectionFailed(message="no welcome in time") from error
 
     def _welcomed(self, welcome: Any) -> None:
+        self._work = None
         self._ready_since = asyncio.get_running_loop().time()
         self._set(Status.READY)
         self.when.ready.emit(welcome)
 
     def _lost(self, link: Link, code: int, reason: str) -> None:
+        leaving = asyncio.get_running_loop().create_task(link.wait_closed())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
         if link is not self._link:
             return
         self._link = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -19,7 +19,7 @@ from .errors import (
     WseError,
 )
 from .handler import start_task
-from .messages import Challenge, Hi, Message
+from .messages import Challenge, Hi, Message, Welcome
 from .outbox import Parcel
 from .protocol import Protocol, decode_checked
 from .session import SERVER, Action, Stage
@@ -103,7 +103,7 @@ class WseConnection(Endpoint, Generic[S]):
         self._identifying: asyncio.Task[Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
         self._rounds = 0
-        self._state: S | None = None
+        self._state: S
         deadline = handshake.opened + hub.limits.authentication_timeout
         self._timer = hub.bind().call_at(deadline, self._too_late)
 
@@ -123,9 +123,9 @@ class WseConnection(Endpoint, Generic[S]):
     @property
     def state(self) -> S:
         """The application's own place for this device, made by the server's `state=`."""
-        if self._state is None:
+        if not hasattr(self, "_state"):
             self._state = self._server.make_state()
-        return cast(S, self._state)
+        return self._state
 
     @state.setter
     def state(self, value: S) -> None:
@@ -180,6 +180,12 @@ class WseConnection(Endpoint, Generic[S]):
         """Wait until nothing of the connection is left."""
         await self._transport.wait_closed()
 
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """What runs for it at the moment: its identify, or its handlers."""
+        identifying = () if self._identifying is None else (self._identifying,)
+        return {*identifying, *(self._tasks or ())}
+
     def start(self) -> None:
         """Listen to the transport."""
         self._transport.start(self)
@@ -199,11 +205,12 @@ class WseConnection(Endpoint, Generic[S]):
             case Action.ANSWER, Challenge():
                 self._answered(message.payload)
             case Action.UNHANDLED, Hi():
-                self._report_ignored(self.protocol.types.hi, None)
+                again = {"identity": message.identity, "meta": message.meta}
+                self._report_ignored(self.protocol.types.hi, again)
             case Action.UNHANDLED, Challenge():
                 self._unhandled(self.protocol.types.challenge, message.payload)
-            case Action.UNHANDLED, _:
-                self._report_ignored(self.protocol.types.welcome, None)
+            case Action.UNHANDLED, Welcome():
+                self._unhandled(self.protocol.types.welcome, message.payload)
 
     def _identify(self, hi: Hi) -> None:
         self._enter(Stage.IDENTIFYING)
@@ -221,12 +228,18 @@ class WseConnection(Endpoint, Generic[S]):
             task = start_task(self._hub.loop, self._decide_later(outcome))
             if not task.done():
                 self._identifying = task
+                if isinstance(outcome, Coroutine):  # which a cancelled task may never start (3.11)
+                    task.add_done_callback(lambda _: outcome.close())
         else:
             self._decide(outcome)
 
     async def _decide_later(self, outcome: Awaitable[Decision | None]) -> None:
         try:
             decision = await outcome
+        except asyncio.CancelledError as error:
+            if self.stage is not Stage.CLOSED:
+                self._refuse(error)
+            raise
         except Exception as error:
             self._refuse(error)
         else:
@@ -239,24 +252,25 @@ class WseConnection(Endpoint, Generic[S]):
         if not isinstance(decision, Decision):
             self._refuse(TypeError("identify returned no Decision"))
         elif not decision.cid:
+            self._hub.logger.info("%r is refused", self)
             self.close(Reason.NOT_AUTHORIZED)
         else:
             self._welcome(decision)
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: BaseException) -> None:
         self._identifying = None
         self._hub.logger.error("%r is refused, identify failed", self, exc_info=error)
         self.close(Reason.NOT_AUTHORIZED)
 
     def _welcome(self, decision: Decision) -> None:
         try:
-            welcome = self.protocol.welcome(decision.welcome)
+            welcome = self._within_limit(self.protocol.welcome(decision.welcome))
         except Exception as error:
             self._refuse(error)
             return
         self._timer.cancel()
         self._admit()
-        self._post(welcome)
+        self.enqueue(self._frame(welcome))
         self._server.seat(self, decision.cid)
 
     async def _challenge(self, quest: Any) -> Any:
@@ -277,7 +291,7 @@ class WseConnection(Endpoint, Generic[S]):
         if answer.done():
             return
         try:
-            answer.set_result(decode_checked(self.protocol.decoder(Any), payload))
+            answer.set_result(decode_checked(self.protocol.plain, payload))
         except InvalidPayload as error:
             answer.set_exception(error)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from threading import get_ident
+from types import CoroutineType
 from typing import Any, assert_never
 
 from .calls import Calls
@@ -94,7 +95,7 @@ class Endpoint:
         hub: What it shares with others.
         transport: The carrier, not started yet.
         protocol: How messages are packed.
-        rules: The rules of each stage, for this side.
+        stages: The rules of each stage, for this side.
         context: What handlers are given before the payload.
     """
 
@@ -120,7 +121,7 @@ class Endpoint:
         hub: Hub,
         transport: Transport,
         protocol: Protocol,
-        stages: Any,
+        stages: Mapping[Stage, Rules],
         context: tuple[Any, ...],
     ) -> None:
         self._hub = hub
@@ -193,7 +194,7 @@ class Endpoint:
             case Call():
                 procedure = self._hub.procedures.get(message.name)
                 if procedure is None:
-                    self._post(self.protocol.failure(message.stamp, ErrorCode.RP_NOT_REGISTERED))
+                    self._emit(self.protocol.failure(message.stamp, ErrorCode.RP_NOT_REGISTERED))
                 else:
                     self._begin(procedure, message.name, message.payload, message.stamp, size)
             case Result():
@@ -208,14 +209,14 @@ class Endpoint:
 
     def _settle(self, stamp: str, payload: Any) -> None:
         try:
-            outcome = decode_checked(self.protocol.decoder(Any), payload)
+            outcome = decode_checked(self.protocol.plain, payload)
         except InvalidPayload as error:
             outcome = error
         self._calls.settle(stamp, outcome)
 
     def _unhandled(self, type: str, payload: Any) -> None:
         try:
-            value = decode_checked(self.protocol.decoder(Any), payload)
+            value = decode_checked(self.protocol.plain, payload)
         except InvalidPayload as error:
             self._report_error(error)
         else:
@@ -245,7 +246,7 @@ class Endpoint:
                 work = partial(handler.function, *self._context, value)
             else:
                 outcome = handler.function(*self._context, value)
-                if not asyncio.iscoroutine(outcome):
+                if outcome.__class__ is not CoroutineType:
                     if stamp is not None:
                         self._reply(type, stamp, outcome)
                     return
@@ -277,6 +278,10 @@ class Endpoint:
             outcome = await work()
         except Exception as error:
             self._failed(type, stamp, error)
+        except asyncio.CancelledError as error:
+            if self.stage is not Stage.CLOSED:
+                self._failed(type, stamp, error)
+            raise
         else:
             if stamp is not None:
                 self._reply(type, stamp, outcome)
@@ -300,18 +305,18 @@ class Endpoint:
 
     def _reply(self, type: str, stamp: str, outcome: Any) -> None:
         try:
-            self._post(self.protocol.result(stamp, outcome))
+            self._emit(self.protocol.result(stamp, outcome))
         except Exception as error:
             self._failed(type, stamp, error)
 
-    def _failed(self, type: str, stamp: str | None, error: Exception) -> None:
+    def _failed(self, type: str, stamp: str | None, error: BaseException) -> None:
         """A handler raised, its payload did not fit, or its result cannot be sent."""
         if isinstance(error, InvalidPayload) and stamp is None:
             self._report_error(error)
             return
         if isinstance(error, WseError) and stamp is not None:
             try:
-                self._post(self.protocol.failure(stamp, error.code, error.details))
+                self._emit(self.protocol.failure(stamp, error.code, error.details))
             except Exception as unsendable:
                 error = unsendable
             else:
@@ -320,7 +325,7 @@ class Endpoint:
         self._hub.logger.error("handler of %r failed [%s]", type, error_id, exc_info=error)
         if stamp is not None:
             details = {"id": error_id}
-            self._post(self.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details))
+            self._emit(self.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details))
         failure = HandlerFailed({"type": type, "id": error_id})
         failure.__cause__ = error
         self._report_error(failure)
@@ -340,21 +345,31 @@ class Endpoint:
         if len(stamp) > MAX_STAMP_LENGTH:
             raise ValueError("the name of the procedure is too long")
         self._post(self.protocol.encode(name, payload, stamp))
+        if self.stage is Stage.CLOSED:  # this was one message too many for a slow consumer
+            raise CallDisconnected
         return await self._calls.wait(stamp, seconds)
 
     def _post(self, data: bytes) -> None:
-        """Send a packed message; nothing once the connection has ended.
+        """Send a packed message, from any thread; nothing once the connection has ended.
 
         Raises:
             MessageTooLarge: it is above the limit.
         """
+        self._hub.run(self._emit, self._within_limit(data))
+
+    def _emit(self, data: bytes) -> None:
+        """Send a packed message; on the loop's thread.
+
+        Raises:
+            MessageTooLarge: it is above the limit.
+        """
+        self.enqueue(self._frame(self._within_limit(data)))
+
+    def _within_limit(self, data: bytes) -> bytes:
         limit = self._hub.limits.max_message_bytes
         if len(data) > limit:
             raise MessageTooLarge({"size": len(data), "limit": limit})
-        self._hub.run(self._frame_and_enqueue, data)
-
-    def _frame_and_enqueue(self, data: bytes) -> None:
-        self.enqueue(self._frame(data))
+        return data
 
     def enqueue(self, frame: bytes) -> None:
         """Let a framed message leave at the end of the turn; on the loop's thread."""
@@ -402,11 +417,14 @@ class Endpoint:
         self._transport.resume_reading()
         self._calls.fail_all(CallDisconnected)
         if self._tasks:
-            current = asyncio.current_task()
-            for task in tuple(self._tasks):
-                if task is not current:
-                    task.cancel()
+            # Not at once: a handler whose message came before the end has its first step.
+            asyncio.get_running_loop().call_soon(self._cancel, asyncio.current_task())
         self._ended(code, reason)
+
+    def _cancel(self, spared: asyncio.Task[Any] | None) -> None:
+        for task in tuple(self._tasks or ()):
+            if task is not spared:
+                task.cancel()
 
 
 async def _same(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -102,7 +102,7 @@ class _Coded(WseError):
         super().__init__(self.CODE, details, message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.details, self.message)
+        return type(self), (self.details, self.message), vars(self)
 
 
 class CallError(_Coded):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 from .protocol import Protocol, decode_checked
 
-__all__ = ["EAGER", "Handler", "start_task"]
+__all__ = ["EAGER", "Handler", "end_tasks", "start_task"]
 
 EAGER = sys.version_info >= (3, 12)
 """Whether a task runs up to its first wait as it is made, at half the price of a scheduled one."""
@@ -23,6 +26,19 @@ def start_task(
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
     return loop.create_task(coroutine)
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:
+    """Wait for tasks, but for the one that asks; cancel those that take longer than this."""
+    current = asyncio.current_task()
+    others = [task for task in tasks if task is not current]
+    if not others:
+        return
+    _, late = await asyncio.wait(others, timeout=seconds)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=seconds)
 
 
 class Handler:
@@ -51,8 +67,9 @@ class Handler:
         blocking: bool = False,
     ) -> None:
         self.kind = _payload_annotation(function, takes)
-        is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or (
-            inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+        is_async = any(
+            inspect.iscoroutinefunction(one)
+            for one in (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
         )
         if blocking and is_async:
             raise TypeError(f"{_name(function)} is async, it cannot be blocking")
@@ -85,7 +102,10 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _payload_annotation(function: Callable[..., Any], takes: int) -> Any:
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # some built-in functions
+        raise TypeError(f"{_name(function)} tells nothing of its arguments") from error
     try:
         signature.bind(*range(takes))
     except TypeError:
@@ -97,7 +117,7 @@ def _payload_annotation(function: Callable[..., Any], takes: int) -> Any:
     positional = [
         parameter
         for parameter in signature.parameters.values()
-        if parameter.kind is not parameter.KEYWORD_ONLY
+        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
     ]
     annotation = positional[min(takes, len(positional)) - 1].annotation
     if annotation is inspect.Parameter.empty:
@@ -107,13 +127,32 @@ def _payload_annotation(function: Callable[..., Any], takes: int) -> Any:
 
 def _resolve(function: Callable[..., Any], annotation: str) -> Any:
     """An annotation written as a string, or under `from __future__ import annotations`."""
-    plain = inspect.unwrap(getattr(function, "func", getattr(function, "__func__", function)))
-    if not inspect.isfunction(plain):
-        plain = type(plain).__call__
-    names = {**plain.__globals__, **inspect.getclosurevars(plain).nonlocals}
     try:
-        return eval(annotation, names)  # noqa: S307 - the application's own source
+        return eval(annotation, _names_in_sight(_written(function)))  # noqa: S307 - the application's own source
     except Exception as error:
         raise TypeError(
             f"the payload annotation {annotation!r} of {_name(function)} is unknown: {error}"
         ) from error
+
+
+def _written(function: Callable[..., Any]) -> FunctionType:
+    """The `def` under decorators, partials, methods and callable objects."""
+    written: Any = inspect.unwrap(function)
+    match written:
+        case FunctionType():
+            return written
+        case partial():
+            return _written(written.func)
+        case MethodType():
+            return _written(written.__func__)
+        case _:
+            return _written(type(written).__call__)
+
+
+def _names_in_sight(function: FunctionType) -> dict[str, Any]:
+    """Its globals, and of its closure what is bound already."""
+    names = dict(function.__globals__)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):
+            names[name] = cell.cell_contents
+    return names

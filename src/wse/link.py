@@ -102,14 +102,15 @@ class Link(Endpoint):
 
     def _welcomed(self, payload: Any) -> None:
         try:
-            welcome = decode_checked(self.protocol.decoder(Any), payload)
+            welcome = decode_checked(self.protocol.plain, payload)
         except InvalidPayload as error:
             self._violated(error)
             return
+        if self.welcome.done():  # cancelled, the end follows
+            return
         self._admit()
+        self.welcome.set_result(welcome)
         self._client.welcomed(welcome)
-        if not self.welcome.done():
-            self.welcome.set_result(welcome)
         held, self._held = self._held, []
         for message, size in held:
             if self.stage is Stage.READY:
@@ -125,7 +126,7 @@ class Link(Endpoint):
 
     async def _answer(self, solver: Callable[[Any], Any], payload: Any) -> None:
         try:
-            answer = solver(decode_checked(self.protocol.decoder(Any), payload))
+            answer = solver(decode_checked(self.protocol.plain, payload))
             if inspect.isawaitable(answer):
                 answer = await answer
             if self.stage is Stage.STRANGER:

@@ -25,13 +25,14 @@ class Outbox:
     what it was given before, they wait here.
     """
 
-    __slots__ = ("_frames", "_handed", "_limits", "_size")
+    __slots__ = ("_frames", "_handed", "_handed_size", "_limits", "_size")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._frames: list[bytes] = []
         self._size = 0
-        self._handed = 0
+        self._handed: list[int] = []
+        self._handed_size = 0
 
     def append(self, frame: bytes) -> bool:
         """Add a frame; true when it is the first to wait."""
@@ -41,10 +42,10 @@ class Outbox:
 
     @property
     def crowded(self) -> bool:
-        """Whether what waits here alone is above a bound, so that it should be written now."""
+        """Whether it may be above a bound, so that a `flush` should tell."""
         return (
-            len(self._frames) > self._limits.max_unwritten_messages
-            or self._size > self._limits.max_unwritten_bytes
+            len(self._frames) + len(self._handed) > self._limits.max_unwritten_messages
+            or self._size + self._handed_size > self._limits.max_unwritten_bytes
         )
 
     def flush(self, transport: Transport, *, forced: bool = False) -> bool:
@@ -55,11 +56,13 @@ class Outbox:
         """
         if self._frames and (forced or not transport.unwritten):
             frames, self._frames = self._frames, []
-            self._size = 0
+            size, self._size = self._size, 0
             transport.write(frames)
-            self._handed = _count_tail(frames, transport.unwritten)
+            if transport.unwritten:
+                self._handed = [len(frame) for frame in reversed(frames)]
+                self._handed_size = size
         unwritten = transport.unwritten
-        messages = len(self._frames) + (self._handed if unwritten else 0)
+        messages = len(self._frames) + self._count_handed(unwritten)
         return messages <= 1 or (
             messages <= self._limits.max_unwritten_messages
             and self._size + unwritten <= self._limits.max_unwritten_bytes
@@ -70,16 +73,12 @@ class Outbox:
         self._frames = []
         self._size = 0
 
-
-def _count_tail(frames: list[bytes], unwritten: int) -> int:
-    """How many of the last frames the unwritten bytes are."""
-    count = 0
-    for frame in reversed(frames):
-        if unwritten <= 0:
-            break
-        unwritten -= len(frame)
-        count += 1
-    return count
+    def _count_handed(self, unwritten: int) -> int:
+        """How many of the frames that the transport was given it has not written whole."""
+        handed = self._handed
+        while handed and self._handed_size - handed[-1] >= unwritten:
+            self._handed_size -= handed.pop()
+        return len(handed)
 
 
 class Flusher:

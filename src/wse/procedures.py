@@ -68,10 +68,9 @@ class Procedures:
 
     def unregister(self, name: str) -> None:
         """Offer it no longer; what is not there is left alone."""
-        if self._handlers.pop(name, None) is None:
-            return
-        for procedures in self._including:
-            procedures.unregister(name)
+        handler = self._handlers.get(name)
+        if handler is not None:
+            self._remove(name, handler)
 
     def include(self, other: Procedures) -> None:
         """Take in other procedures, those that are there and those that will be.
@@ -85,7 +84,8 @@ class Procedures:
             )
         for name in other._handlers:
             self._check_free(name)
-        self._handlers.update(other._handlers)
+        for name, handler in other._handlers.items():
+            self._set(name, handler)
         other._including.append(self)
 
     def get(self, name: str) -> Handler | None:
@@ -103,3 +103,9 @@ class Procedures:
         self._handlers[name] = handler
         for procedures in self._including:
             procedures._set(name, handler)
+
+    def _remove(self, name: str, handler: Handler) -> None:
+        if self._handlers.get(name) is handler:
+            del self._handlers[name]
+        for procedures in self._including:
+            procedures._remove(name, handler)

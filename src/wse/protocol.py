@@ -7,13 +7,12 @@ forms a reply may have (the stamp alone tells which one its caller understands).
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import msgspec
@@ -66,20 +65,6 @@ class Protocol(ABC):
     """Whether messages leave in binary frames instead of text frames. Both are read."""
     types: ClassVar[Types] = Types()
 
-    _readers: dict[str, Callable[[Any, Any], Message]]
-    _call_prefix: str
-
-    def __init__(self) -> None:
-        types = self.types
-        self._readers = {
-            types.hi: self._read_hi,
-            types.challenge: lambda payload, _: Challenge(payload),
-            types.welcome: lambda payload, _: Welcome(payload),
-            types.response: self._read_response,
-            types.response_error: self._read_response_error,
-        }
-        self._call_prefix = types.call + ":"
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
@@ -107,12 +92,15 @@ class Protocol(ABC):
         return data.encode() if isinstance(data, str) else data
 
     def hi(self, identity: Any, meta: Any) -> bytes:
+        """A client's first message."""
         return self.encode(self.types.hi, {"identity": identity, "meta": meta})
 
     def challenge(self, payload: Any) -> bytes:
+        """The server's quest, or the client's answer."""
         return self.encode(self.types.challenge, payload)
 
     def welcome(self, payload: Any) -> bytes:
+        """The server's acceptance."""
         return self.encode(self.types.welcome, payload)
 
     def call_stamp(self, name: str, number: int) -> str:
@@ -120,6 +108,7 @@ class Protocol(ABC):
         return f"{self._call_prefix}{name}:{number}"
 
     def result(self, stamp: str, value: Any) -> bytes:
+        """The reply with a result, in the form that the caller's stamp asks for."""
         if stamp.startswith(self._call_prefix):
             return self.encode(stamp, value, {"success": True})
         return self.encode(self.types.response, value, stamp)
@@ -138,6 +127,26 @@ class Protocol(ABC):
         return self.encode(stamp, None, error)
 
     # -- in ----------------------------------------------------------------------------------
+
+    @cached_property
+    def plain(self) -> Callable[[Any], Any]:
+        """The decoder to plain data."""
+        return self.decoder(Any)
+
+    @cached_property
+    def _call_prefix(self) -> str:
+        return self.types.call + ":"
+
+    @cached_property
+    def _readers(self) -> dict[str, Callable[[Any, Any], Message]]:
+        types = self.types
+        return {
+            types.hi: self._read_hi,
+            types.challenge: lambda payload, _: Challenge(payload),
+            types.welcome: lambda payload, _: Welcome(payload),
+            types.response: self._read_response,
+            types.response_error: self._read_response_error,
+        }
 
     def read(self, data: bytes) -> Message:
         """The message in one frame's content.
@@ -201,6 +210,7 @@ class _Frame(msgspec.Struct, array_like=True, gc=False):
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
+_skip_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class WseJSON(Protocol):
@@ -213,7 +223,6 @@ class WseJSON(Protocol):
     name = "wse-default-json"
 
     def __init__(self) -> None:
-        super().__init__()
         self._encode = msgspec.json.Encoder().encode
 
     def pack(self, type: str, payload: Any, stamp: Any) -> bytes:
@@ -223,6 +232,7 @@ class WseJSON(Protocol):
         try:
             frame = _decode_frame(data)
         except msgspec.ValidationError as error:
+            _skip_json(data)  # what is no JSON at all cannot be read
             raise ProtocolViolation(message="a message without a type") from error
         except msgspec.DecodeError:
             frame = _decode_frame(without_lone_surrogates(data))
@@ -248,7 +258,7 @@ _missing_field = re.compile(r"missing required field `([^`]*)`")
 def payload_path(error: Exception) -> str:
     """Where in a payload a decoder stopped, as a JSON path: `$`, `$.user.age`, `$[2]`."""
     _, found, path = str(error).rpartition(" - at `")
-    path = path.removesuffix("`") if found else "$"
+    path = path.removesuffix("`").rpartition("`")[2] if found else "$"  # "`key` in `$.ages`"
     missing = _missing_field.search(str(error))
     return f"{path}.{missing[1]}" if missing else path
 
@@ -265,15 +275,8 @@ def decode_checked(decode: Callable[[Any], Any], payload: Any) -> Any:
         raise InvalidPayload({"path": payload_path(error)}) from error
 
 
-def _replacement(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)
-    return "\ufffd" * (error.end - error.start), error.end
-
-
-codecs.register_error("wse.replacement", _replacement)
-
-
-_surrogate = re.compile(rb"\\u[dD][89a-fA-F]")
+_escaped_surrogate = re.compile(rb"\\u[dD][89a-fA-F]")
+_lone_surrogate = re.compile("[\ud800-\udfff]")
 
 
 def without_lone_surrogates(data: bytes) -> bytes:
@@ -282,7 +285,7 @@ def without_lone_surrogates(data: bytes) -> bytes:
     Raises:
         ValueError: there is none, or it is not JSON at all.
     """
-    if not _surrogate.search(data):
+    if not _escaped_surrogate.search(data):
         raise ValueError("not JSON")
     text = json.dumps(json.loads(data.decode()), ensure_ascii=False)
-    return text.encode("utf-8", "wse.replacement")
+    return _lone_surrogate.sub("\ufffd", text).encode()

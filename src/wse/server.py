@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic
 from .auth import Identify, cid_of
 from .channel import Channel
 from .codes import Reason
-from .connection import S, ServerHub, WseConnection
+from .connection import S, ServerHub, WseConnection, check_reason
 from .errors import HandlerFailed, IdentifyMissing, NoSuchClient, WseError
+from .handler import end_tasks
 from .identity import WseIdentity
 from .limits import Limits
 from .outbox import Parcel
@@ -181,6 +182,7 @@ class WseServer(Generic[S]):
         Raises:
             ValueError: a reason of more than 123 bytes (RFC 6455 section 5.5).
         """
+        check_reason(reason)
         self._hub.run(self._drop_client, cid_of(cid), reason)
 
     def _send(self, cid: str, parcel: Parcel) -> None:
@@ -224,11 +226,12 @@ class WseServer(Generic[S]):
             client = WseIdentity(self._hub, cid, conn.meta)
         conn.client = client
         surplus = self.clients.seat(client, conn)
-        if joins:
-            self.when.joined.emit(client, client.meta)
-        for oldest in surplus:
-            oldest.close(Reason.CLIENTS_CONCURRENCY)
-        self.when.connected.emit(conn)
+        with self._emitter.together():
+            if joins:
+                self.when.joined.emit(client, client.meta)
+            for oldest in surplus:
+                oldest.close(Reason.CLIENTS_CONCURRENCY)
+            self.when.connected.emit(conn)
 
     def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
         self._strangers.discard(conn)
@@ -283,16 +286,15 @@ class WseServer(Generic[S]):
     async def close(self) -> None:
         """Send everybody away with 1012 `wse.server-closing`, and wait until they are gone.
 
-        Takes at most `Limits.close_timeout` seconds. Handlers of events that still run get as long
-        to end, and are cancelled then.
+        Takes at most `Limits.close_timeout` seconds. Handlers that still run get as long to end,
+        those of messages after their cancellation, those of events before it.
         """
         conns = [*self._strangers, *self.clients.conns.values()]
+        tasks = {task for conn in conns for task in conn.tasks}
         for conn in conns:
             conn.close(Reason.SERVER_CLOSING)
         await asyncio.gather(*(conn.wait_closed() for conn in conns))
-        if self._emitter.tasks:
-            await asyncio.wait(tuple(self._emitter.tasks), timeout=self.limits.close_timeout)
-            self._emitter.cancel()
+        await end_tasks(tasks | self._emitter.tasks, self.limits.close_timeout)
 
     def run(
         self,

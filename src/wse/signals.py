@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .handler import start_task
@@ -35,28 +36,34 @@ class Emitter:
     ) -> None:
         """Call the handlers, now or after the event at hand."""
         self._waiting.extend((name, handler, args) for handler in handlers)
-        if self._busy:
-            return
+        if not self._busy:
+            self._tell_waiting()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Tell what is emitted meanwhile at the end, so that no handler comes in between."""
+        busy, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = busy
+        if not busy:
+            self._tell_waiting()
+
+    def hold(self, name: str, coroutine: Any) -> None:
+        """Run a handler's coroutine as a task."""
+        task = start_task(asyncio.get_running_loop(), self._guard(name, coroutine))
+        if not task.done():
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _tell_waiting(self) -> None:
         self._busy = True
         try:
             while self._waiting:
                 self._run(*self._waiting.popleft())
         finally:
             self._busy = False
-
-    def hold(self, name: str, coroutine: Any) -> None:
-        """Run a handler's coroutine as a task, to its end or to `cancel`."""
-        task = start_task(asyncio.get_running_loop(), self._guard(name, coroutine))
-        if not task.done():
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
-    def cancel(self) -> None:
-        """Cancel the asynchronous handlers that still run, but for the one that asks."""
-        current = asyncio.current_task()
-        for task in self.tasks:
-            if task is not current:
-                task.cancel()
 
     def _run(self, name: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
@@ -97,15 +104,14 @@ class Signal(Generic[P]):
         self._emitter = emitter
         self._remembered = remembered
         self._last: tuple[Any, ...] | None = None
-        self._handlers: tuple[Callable[..., Any], ...] = ()
-        self._once: set[Callable[..., Any]] = set()
+        self._handlers: tuple[tuple[Callable[..., Any], bool], ...] = ()
 
     def __repr__(self) -> str:
         return f"<Signal {self.name}>"
 
     def __call__(self, handler: Callable[P, R]) -> Callable[P, R]:
         """Call `handler`, plain or async, for every such event."""
-        self._handlers = (*self._handlers, handler)
+        self._handlers = (*self._handlers, (handler, False))
         if self._last is not None:
             self._emitter.tell(self.name, (handler,), self._last)
         return handler
@@ -115,21 +121,18 @@ class Signal(Generic[P]):
         if self._last is not None:
             self._emitter.tell(self.name, (handler,), self._last)
         else:
-            self._once.add(handler)
-            self._handlers = (*self._handlers, handler)
+            self._handlers = (*self._handlers, (handler, True))
         return handler
 
     def off(self, handler: Callable[..., Any]) -> None:
         """Remove a handler; one that is not there is left alone."""
-        self._handlers = tuple(one for one in self._handlers if one != handler)
-        self._once.discard(handler)
+        self._handlers = tuple(one for one in self._handlers if one[0] != handler)
 
     def emit(self, *args: P.args, **_: P.kwargs) -> None:
         """Tell the handlers."""
         if self._remembered:
             self._last = args
-        handlers = self._handlers
-        for handler in tuple(self._once):
-            self.off(handler)
-        if handlers:
-            self._emitter.tell(self.name, handlers, args)
+        told = self._handlers
+        if told:
+            self._handlers = tuple(one for one in told if not one[1])
+            self._emitter.tell(self.name, tuple(handler for handler, _ in told), args)

@@ -73,6 +73,13 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        self.threads += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self.threads -= 1
+
     def _thread_done(self, _: object) -> None:
         self.threads -= 1
 
@@ -140,6 +147,7 @@ class Network:
     async def __aexit__(self, *_: object) -> None:
         for device in self.devices:
             await device.client.close()
+        await settle()
         await self.server.close()
 
     def device(
@@ -249,7 +257,8 @@ class Device:
     def unplug(self) -> None:
         """Break its connection, and let none be opened until `plug_in`."""
         self._dialer.reachable = False
-        self.tear()
+        if self._dialer.last is not None:
+            self.tear()
 
     def plug_in(self) -> None:
         """Let connections be opened again."""

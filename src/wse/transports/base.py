@@ -94,7 +94,7 @@ class Handshake:
     """Case-insensitive."""
     remote_addr: str | None = None
     """The peer's IP address; None where there is none (a Unix socket)."""
-    opened: float = 0.0
+    opened: float
     """The loop's time when the peer connected, in seconds."""
 
     @cached_property

@@ -1,9 +1,9 @@
 """WebSocket frames in, messages out, without I/O: an express lane beside the reference.
 
 A whole, masked as it must be, unfragmented text or binary frame within the limit is unmasked and
-handed up at once. Every other frame goes, whole, into a `websockets` protocol made for the
-occasion, which answers, assembles, fails and closes as RFC 6455 wants, and is dropped again at a
-message boundary.
+handed up at once; a ping is answered as quickly. Every other frame goes, whole, into a `websockets`
+protocol made for the occasion, which checks, fails and closes as RFC 6455 wants, and is dropped
+again at a message boundary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ try:
 except ImportError:
     from websockets.utils import apply_mask
 
-__all__ = ["Lane", "close_frame", "frame_binary", "frame_text", "masked"]
+__all__ = ["Lane", "close_frame", "frame_binary", "frame_pong", "frame_text", "masked"]
 
 _library_logger = logging.getLogger("wse.websockets")
 
@@ -32,6 +32,10 @@ _TEXT = 0x80 | Opcode.TEXT
 _BINARY = 0x80 | Opcode.BINARY
 _WHOLE = (_TEXT, _BINARY)
 _CLOSE = 0x80 | Opcode.CLOSE
+_PING = 0x80 | Opcode.PING
+_PONG = 0x80 | Opcode.PONG
+_HEARTBEAT = (_PING, _PONG)
+_MAX_CONTROL = 125
 
 
 class Port(Interface):
@@ -41,7 +45,7 @@ class Port(Interface):
         """A whole message."""
 
     def answer(self, data: bytes) -> None:
-        """Bytes that the protocol wants written now: a pong."""
+        """The peer pinged: answer with a pong that carries the same."""
 
     def closed_by_peer(self, code: int, reason: str, echo: bytes) -> None:
         """A close frame came; answer with `echo`. Nothing more is read."""
@@ -156,13 +160,18 @@ class Lane:
             if mask:
                 body += 4
             stop = body + size
-            if size > self.max_size:
+            if size > self.max_size and (size > _MAX_CONTROL or not head & 0x08):
                 self._refuse(data[start : start + 2])
                 break
             if stop > end:
                 self._need = stop - start
                 break
-            if head in _WHOLE and mask == self._masked and self._express:
+            if self.closing:
+                if head == _CLOSE:
+                    self.stop()
+                    self._port.closed_by_peer(CloseCode.NORMAL, "", b"")
+                    break
+            elif head in _WHOLE and mask == self._masked and self._slow is None:
                 message = data[body:stop]
                 if mask:
                     message = apply_mask(message, data[body - 4 : body])
@@ -170,18 +179,16 @@ class Lane:
                     self._fail(CloseCode.INVALID_DATA)
                     break
                 self._port.deliver(message, head == _TEXT)
-            elif self.closing:
-                if head == _CLOSE:
-                    self._port.closed_by_peer(CloseCode.NORMAL, "", b"")
-                    break
+            elif head in _HEARTBEAT and mask == self._masked and size <= _MAX_CONTROL:
+                if head == _PING:
+                    payload = data[body:stop]
+                    if mask:
+                        payload = apply_mask(payload, data[body - 4 : body])
+                    self._port.answer(payload)
             else:
                 self._take_slowly(data[start:stop], head)
             start = stop
         return start
-
-    @property
-    def _express(self) -> bool:
-        return self._slow is None and not self.closing
 
     def _refuse(self, head: bytes) -> None:
         """A frame above the limit: unless its head is worse still, it is too big."""
@@ -196,34 +203,30 @@ class Lane:
     def _take_slowly(self, frame: bytes, head: int) -> None:
         """Let the reference decide about one whole frame."""
         slow = self._slow
-        if slow is None or head == _CLOSE:
-            # A close frame may come amid fragments (RFC 6455 section 5.4): it gets a fresh one.
-            slow = self._slow = Protocol(
-                self._side, state=State.OPEN, max_size=self.max_size, logger=_library_logger
-            )
+        is_control = head & 0x08
+        if slow is None or is_control:
+            # A control frame may come amid fragments (RFC 6455 section 5.4) and is not of them.
+            slow = Protocol(self._side, state=State.OPEN, logger=_library_logger)
             slow.extensions = self._extensions
-            self._parts.clear()
+        slow.max_message_size = None if is_control else self.max_size
         slow.receive_data(frame)
         if slow.parser_exc is not None:
             assert slow.close_sent is not None
             self._fail(CloseCode(slow.close_sent.code))
             return
-        written = b"".join(slow.data_to_send())
-        for received in slow.events_received():
-            if isinstance(received, Frame):
-                self._take_frame(received)
         if slow.close_rcvd is not None:
             close = slow.close_rcvd
-            self._port.closed_by_peer(int(close.code), close.reason, written)
-        elif written:
-            self._port.answer(written)
-        if self._slow is not None and slow.current_size is None:
-            self._slow = None
+            echo = b"".join(slow.data_to_send())
+            self.stop()
+            self._port.closed_by_peer(int(close.code), close.reason, echo)
+        else:
+            self._slow = None if slow.current_size is None else slow
+            for received in slow.events_received():
+                assert isinstance(received, Frame)
+                self._take_frame(received)
 
     def _take_frame(self, frame: Frame) -> None:
         """A data frame that the reference let pass: put the message together."""
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return
         if frame.opcode is not Opcode.CONT:
             text = frame.opcode is Opcode.TEXT
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if text else None
@@ -283,6 +286,11 @@ def masked(frame: bytes) -> bytes:
     mask = secrets.token_bytes(4)
     head = bytes((frame[0], size | 0x80))
     return b"".join((head, frame[2:body], mask, apply_mask(frame[body:], mask)))
+
+
+def frame_pong(data: bytes) -> bytes:
+    """A pong as a server sends it."""
+    return _frame(_PONG, data)
 
 
 def close_frame(code: int, reason: str) -> bytes:

@@ -21,7 +21,11 @@ from .base import Acceptor, Handshake, Receiver, Transport
 __all__ = ["MemoryDialer", "MemoryTransport", "pair"]
 
 
-def _same(data: bytes) -> bytes:
+class _Binary(bytes):
+    """A packed message that travels as a binary one."""
+
+
+def _text(data: bytes) -> bytes:
     return data
 
 
@@ -45,7 +49,7 @@ class MemoryTransport(Transport):
         self._arriving: deque[bytes | tuple[int, str]] = deque()
         self._paused = False
         self._scheduled = False
-        self._was_unwritten = False
+        self._has_stopped = False
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self._gone = self._loop.create_future()
@@ -55,13 +59,12 @@ class MemoryTransport(Transport):
         self._schedule()
 
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
-        return _same
+        return _Binary if binary else _text
 
     def write(self, frames: list[bytes]) -> None:
         if not self._ended:
             self._peer._arriving.extend(frames)
             self._peer._schedule()
-            self._was_unwritten = self.unwritten > 0
 
     @property
     def unwritten(self) -> int:
@@ -83,7 +86,7 @@ class MemoryTransport(Transport):
             self._peer._schedule()
 
     def pause_reading(self) -> None:
-        self._paused = True
+        self._paused = self._has_stopped = True
 
     def resume_reading(self) -> None:
         self._paused = False
@@ -94,6 +97,8 @@ class MemoryTransport(Transport):
 
     def tear(self) -> None:
         """Break the connection: both ends see 1006, and what was under way is lost."""
+        if self._ended:
+            return
         self._arriving.clear()
         self.abort()
         if self._receiver is not None:
@@ -101,7 +106,7 @@ class MemoryTransport(Transport):
 
     def stall(self) -> None:
         """Stop reading, as a peer does that hangs."""
-        self.stalled = True
+        self.stalled = self._has_stopped = True
 
     def resume(self) -> None:
         """Read again."""
@@ -128,18 +133,24 @@ class MemoryTransport(Transport):
                 continue
             if isinstance(data, tuple):
                 receiver.flush()
-                self._end()
-                receiver.lost(*data)
+                if not self._ended:
+                    self._end()
+                    receiver.lost(*data)
             elif len(data) > self.max_message_bytes:
-                reason = Reason.MESSAGE_TOO_LARGE
-                self.close(reason.close_code, reason)
-                receiver.lost(reason.close_code, reason, failed=True)
+                receiver.flush()
+                if not self._ended:
+                    reason = Reason.MESSAGE_TOO_LARGE
+                    self.close(reason.close_code, reason)
+                    receiver.lost(reason.close_code, reason, failed=True)
             else:
-                receiver.receive(data, text=True)
-        if not self._arriving and self._peer._was_unwritten and not self._peer._ended:
-            self._peer._was_unwritten = False
-            assert self._peer._receiver is not None
-            self._loop.call_soon(self._peer._receiver.writable)
+                receiver.receive(data, not isinstance(data, _Binary))
+        if self._has_stopped and not self._arriving:
+            self._has_stopped = False
+            self._loop.call_soon(self._peer._drained)
+
+    def _drained(self) -> None:
+        if self._receiver is not None and not self._ended:
+            self._receiver.writable()
 
 
 class MemoryDialer:

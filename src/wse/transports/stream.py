@@ -17,7 +17,7 @@ from websockets.protocol import Side
 from ..codes import CloseCode, Reason
 from ..limits import Limits
 from .base import Receiver, Transport
-from .lane import Lane, close_frame, frame_binary, frame_text, masked
+from .lane import Lane, close_frame, frame_binary, frame_pong, frame_text, masked
 
 __all__ = ["StreamTransport"]
 
@@ -75,9 +75,10 @@ class StreamTransport(asyncio.Protocol, Transport):
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._lane.paused = False
+        self._lane.paused = self._reading_paused
         self._lane.feed()
-        if self._is_gone:
+        if self._is_gone and not self._lane.closing:
+            self._lane.closing = True
             receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
 
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
@@ -92,7 +93,7 @@ class StreamTransport(asyncio.Protocol, Transport):
 
     def write(self, frames: list[bytes]) -> None:
         if not self._lane.closing:
-            self._stream.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            self._say(frames[0] if len(frames) == 1 else b"".join(frames))
 
     @property
     def unwritten(self) -> int:
@@ -101,7 +102,7 @@ class StreamTransport(asyncio.Protocol, Transport):
     def close(self, code: int, reason: str) -> None:
         if not self._lane.closing:
             self._lane.closing = True
-            self._stream.write(self._own(close_frame(code, reason)))
+            self._say(self._own(close_frame(code, reason)))
             self._end_before_long()
             self._read_or_not()
             self._lane.paused = False
@@ -144,15 +145,19 @@ class StreamTransport(asyncio.Protocol, Transport):
         if self._receiver is not None and not self._lane.closing:
             self._receiver.writable()
 
+    def eof_received(self) -> None:
+        """The peer says no more. asyncio closes then, once it has written what waits."""
+        self._end_before_long()
+
     def connection_lost(self, _: Exception | None) -> None:
         self._is_gone = True
         if self._deadline is not None:
             self._deadline.cancel()
-        if not self._lane.closing:
-            self._lane.closing = True
-            if self._receiver is not None:
+        if self._receiver is not None:
+            self._lane.stop()
+            if not self._lane.closing:
+                self._lane.closing = True
                 self._receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
-        self._lane.stop()
         if self._gone is not None:
             self._gone.set_result(None)
         if self.closed is not None:
@@ -165,31 +170,35 @@ class StreamTransport(asyncio.Protocol, Transport):
         self._receiver.receive(data, text)
 
     def answer(self, data: bytes) -> None:
-        self._stream.write(data)
+        """A peer that pings and does not read gets no more pongs (RFC 6455 section 5.5.3)."""
+        if self.unwritten <= self._limits.max_unwritten_bytes:
+            self._say(self._own(frame_pong(data)))
 
     def closed_by_peer(self, code: int, reason: str, echo: bytes) -> None:
-        self._lane.stop()
         if self._lane.closing:
-            self._stream.close()
+            self._finish()
             return
         assert self._receiver is not None
         self._receiver.flush()
         if not self._lane.closing:
             self._lane.closing = True
-            self._stream.write(echo)
+            self._say(echo)
             self._finish()
             self._receiver.lost(code, reason)
 
     def failed(self, code: CloseCode, reason: str) -> None:
+        """What the peer still sends is read and dropped: a reset would take our words from it."""
         if self._lane.closing:
-            self._stream.abort()
             return
         assert self._receiver is not None
         self._receiver.flush()
         if not self._lane.closing:
             self._lane.closing = True
-            self._stream.write(self._own(close_frame(code, reason)))
-            self._finish()
+            self._say(self._own(close_frame(code, reason)))
+            if self._side is Side.SERVER and self._stream.can_write_eof():
+                self._stream.write_eof()
+            self._end_before_long()
+            self._read_or_not()
             self._receiver.lost(code, reason, failed=True)
 
     # -- inside ------------------------------------------------------------------------------
@@ -197,6 +206,10 @@ class StreamTransport(asyncio.Protocol, Transport):
     def preload(self, data: bytes) -> None:
         """What followed the handshake in the same read."""
         self._lane.feed(data)
+
+    def _say(self, data: bytes) -> None:
+        if not self._is_gone:
+            self._stream.write(data)
 
     def _own(self, frame: bytes) -> bytes:
         return frame if self._side is Side.SERVER else masked(frame)
@@ -208,7 +221,7 @@ class StreamTransport(asyncio.Protocol, Transport):
         self._end_before_long()
 
     def _end_before_long(self) -> None:
-        if self._deadline is None:
+        if self._deadline is None and not self._is_gone:
             self._deadline = self._loop.call_later(self._limits.close_timeout, self._stream.abort)
 
     def _read_or_not(self) -> None:

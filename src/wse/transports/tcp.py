@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidHeader, InvalidStatus
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
@@ -54,6 +54,7 @@ class _Upgrade(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._data = bytearray()
+        self._refused = False
         self._stream: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -69,6 +70,8 @@ class _Upgrade(asyncio.Protocol):
         self._listener.upgrading.discard(self._stream)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         searched = max(0, len(self._data) - len(_HEAD_END))
         self._data += data
         end = self._data.find(_HEAD_END, searched)
@@ -117,22 +120,35 @@ class _Upgrade(asyncio.Protocol):
         handshake = Handshake(
             path=path,
             query_string=query_string,
-            headers=request.headers,
+            headers=_merged(request.headers),
             remote_addr=peer[0] if isinstance(peer, tuple) else None,
             opened=self._opened,
         )
         listener.acceptor.open(transport, handshake, http.subprotocol)
 
     def _answer(self, status: int, headers: Headers | None = None) -> None:
-        """Refuse over HTTP, with our own words, and end."""
+        """Refuse over HTTP, with our own words; the peer ends then, or the timer does."""
         text = _REFUSALS.get(status, _REFUSALS[400])
         response = ServerProtocol().reject(status, text + "\n")
         for name in ("Allow", "Upgrade"):
             if headers is not None and name in headers:
                 response.headers[name] = headers[name]
+        response.headers["Sec-WebSocket-Version"] = "13"
         self._stream.write(response.serialize())
         self._data.clear()
-        self._stream.close()
+        self._refused = True
+        if self._stream.can_write_eof():
+            self._stream.write_eof()
+        else:
+            self._stream.close()
+
+
+def _merged(headers: Headers) -> Headers:
+    """One value for each name (RFC 9110 section 5.3, for cookies RFC 6265 section 5.4)."""
+    return Headers(
+        (name, ("; " if name == "cookie" else ", ").join(headers.get_all(name)))
+        for name in headers
+    )
 
 
 class Listener:
@@ -200,9 +216,9 @@ async def listen(
 class _Opening(asyncio.Protocol):
     """A client's socket until the server has answered the upgrade."""
 
-    def __init__(self, http: ClientProtocol, headers: Mapping[str, str], limits: Limits) -> None:
+    def __init__(self, http: ClientProtocol, request: bytes, limits: Limits) -> None:
         self._http = http
-        self._headers = headers
+        self._request = request
         self._limits = limits
         self._head: bytearray | None = bytearray()
         self._stream: asyncio.Transport
@@ -210,11 +226,7 @@ class _Opening(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._stream = cast(asyncio.Transport, transport)
-        request = self._http.connect()
-        for name, value in self._headers.items():
-            request.headers[name] = value
-        self._http.send_request(request)
-        self._stream.write(b"".join(self._http.data_to_send()))
+        self._stream.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Give the library the head alone; what follows a 101 is the lane's."""
@@ -242,8 +254,9 @@ class _Opening(asyncio.Protocol):
         self._check()
 
     def eof_received(self) -> None:
-        self._http.receive_eof()
-        self._check()
+        if self._head is None:
+            self._http.receive_eof()
+            self._check()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._fail(ConnectionFailed(message="the connection was closed before the upgrade"))
@@ -258,6 +271,19 @@ class _Opening(asyncio.Protocol):
     def _fail(self, error: ConnectionFailed) -> None:
         if not self.opened.done():
             self.opened.set_exception(error)
+
+
+def _request(http: ClientProtocol, headers: Mapping[str, str]) -> bytes:
+    request = http.connect()
+    for name, value in headers.items():
+        if name in request.headers:
+            del request.headers[name]
+        try:
+            request.headers[name] = value
+        except InvalidHeader:
+            raise ValueError(f"no value for the header {name}") from None
+    http.send_request(request)
+    return b"".join(http.data_to_send())
 
 
 def _status_error(response: Response) -> ConnectionFailed:
@@ -301,6 +327,7 @@ class TcpDialer:
             extensions=[ClientPerMessageDeflateFactory()] if self._compression else None,
             logger=_library_logger,
         )
+        request = _request(http, headers)
         secure: dict[str, Any] = {}
         if uri.secure:
             secure["ssl"] = self._ssl or tls.create_default_context()
@@ -309,7 +336,7 @@ class TcpDialer:
         loop = asyncio.get_running_loop()
 
         def opening() -> _Opening:
-            return _Opening(http, headers, limits)
+            return _Opening(http, request, limits)
 
         try:
             if self._unix is not None:

@@ -1,0 +1,7 @@
+"""`python -m wse` is `wse`."""
+
+from __future__ import annotations
+
+from .cli import main
+
+main(prog_name="wse")

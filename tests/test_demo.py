@@ -1,0 +1,421 @@
+"""The demo: its story is what happened, and its server stays for visitors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import wse
+from wse import Attempt, NotAuthorized, WseServer, demo, testing
+from wse.cli import main
+from wse.demo import ANYTHING, DemoFailed, House, Story, noticed, sent
+
+ENV = {
+    **os.environ,
+    "PYTHONPATH": str(Path(wse.__file__).parent.parent),
+    "PYTHONWARNINGS": "error",
+    "COLUMNS": "80",
+}
+COMMAND = [sys.executable, "-m", "wse", "demo"]
+
+FACTS = """
+1 Users and devices
+stranger → server hi {"name":"alice","token":"rain-42"}
+server • alice joined
+server • alice/phone connected
+server → alice/phone welcome "Hello, alice!"
+server • alice/laptop connected
+server → alice/laptop welcome "Hello, alice!"
+2 An impostor
+stranger → server hi {"name":"alice","token":"sun-1"}
+mallory/pc • server closed: 1000 wse.not-authorized
+mallory/pc • server connect raised NotAuthorized
+3 A challenge
+server • stranger holds the key of bob
+server → bob/desk welcome "Hello, bob!"
+server • stranger does not hold the key of bob
+mallory/pc • server closed: 1000 wse.not-authorized
+4 Messages
+server → alice/phone note "for this phone"
+alice/laptop → server say "Hello, everybody!"
+5 Procedures
+alice/laptop → server call add {"a":5,"b":3}
+server → alice/laptop result 8
+server → alice/laptop error wse.invalid-payload {"path":"$.a"}
+server → bob/desk call battery null
+bob → server result {"percent":80}
+server → alice/laptop result {"percent":80}
+6 One device too many
+server • alice/phone disconnected: 1000 wse.clients-concurrency
+server • alice/tablet connected
+7 A torn connection
+server • bob left: 1006
+server • stranger holds the key of bob
+server • bob joined
+server → bob/desk note "good to have you back"
+"""
+
+
+def tell(**env: str) -> subprocess.CompletedProcess[str]:
+    """The whole story, in a process of its own."""
+    return subprocess.run(  # noqa: S603
+        [*COMMAND, "--port", "0"],
+        env={**ENV, "ONCE": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+@pytest.fixture(name="story", scope="module")
+def tell_once() -> str:
+    """What the story prints into a pipe, on a terminal of 80 columns."""
+    told = tell()
+    assert (told.returncode, told.stderr) == (0, "")
+    return told.stdout
+
+
+@contextmanager
+def staying(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A demo that stays up, and what it printed until it did."""
+    with subprocess.Popen(  # noqa: S603
+        [*COMMAND, *arguments],
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process, until(process.stdout, "What you do appears here too.")
+        finally:
+            process.kill()
+
+
+def until(stream: IO[str] | None, part: str) -> str:
+    """What is printed, up to the line that has this in it."""
+    assert stream is not None
+    seen = ""
+    for line in stream:
+        seen += line
+        if part in line:
+            return seen
+    raise AssertionError(f"{part!r} was not printed: {seen}")
+
+
+def visit(line: str, typed: str) -> subprocess.CompletedProcess[str]:
+    """Paste a command line of the demo's into a shell, and type."""
+    return subprocess.run(  # noqa: S602
+        line,
+        shell=True,
+        env=ENV,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def pasteable(printed: str, ending: str) -> str:
+    (line,) = re.findall(rf"^    (.* connect ws://.*{ending})$", printed, re.MULTILINE)
+    assert isinstance(line, str)
+    return line
+
+
+# -- the story ---------------------------------------------------------------------------------
+
+
+def test_the_story_holds_its_facts_in_order(story: str) -> None:
+    lines = iter([" ".join(line.split()).rstrip(" ─") for line in story.splitlines()])
+    missing = [fact for fact in FACTS.strip().splitlines() if fact not in lines]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ('note "for this phone"', ["alice/phone"]),
+        ('note "for alice"', ["alice/laptop", "alice/phone"]),
+        (
+            'said {"who":"alice","text":"Hello, everybody!"}',
+            ["alice/laptop", "alice/phone", "bob/desk"],
+        ),
+    ],
+    ids=["one device", "one user", "everybody"],
+)
+def test_a_message_reaches_those_it_is_for(story: str, text: str, devices: list[str]) -> None:
+    assert sorted(re.findall(rf"→ (\S+) +{re.escape(text)}$", story, re.MULTILINE)) == devices
+
+
+def test_the_story_ends_with_its_own_account(story: str) -> None:
+    moments = len(re.findall(r"^  \S+ +[→•] ", story, re.MULTILINE))
+    last = story.rstrip("\n").rpartition("\n")[2]
+    assert re.fullmatch(rf"  7 chapters, {moments} moments seen in \d+\.\d s\.", last)
+
+
+def test_the_story_fits_80_columns_and_a_pipe_gets_no_colour(story: str) -> None:
+    assert max(map(len, story.splitlines())) == 80
+    assert "\x1b" not in story
+
+
+def test_the_story_is_told_in_plain_signs_where_there_is_no_unicode() -> None:
+    told = tell(PYTHONIOENCODING="ascii")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert 'server       -> alice/phone   note "for this phone"\n' in told.stdout
+    assert told.stdout.isascii()
+
+
+def test_every_person_has_a_colour_at_a_terminal() -> None:
+    out = StringIO()
+    story = Story(Console(file=out, force_terminal=True, color_system="standard"))
+    story.saw(sent("alice/phone", "bob/desk", "note", 1))
+    assert out.getvalue() == (
+        "  \x1b[36malice/phone \x1b[0m → \x1b[35mbob/desk    \x1b[0m  note 1\n"
+    )
+
+
+def test_a_signal_during_the_story_ends_it_with_status_0() -> None:
+    with subprocess.Popen(  # noqa: S603
+        [*COMMAND, "--port", "0"],
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until(process.stdout, "Users and devices")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=50)
+    assert (process.returncode, errors) == (0, "")
+
+
+# -- what it is worth --------------------------------------------------------------------------
+
+
+@testing.virtual_time
+async def test_a_moment_that_does_not_come_fails_the_story() -> None:
+    story = Story(Console(file=StringIO()))
+    story.saw(sent("a", "b", "note", 1))
+    with pytest.raises(DemoFailed) as failed:
+        await story.see(sent("a", "b", "note", 2))
+    assert str(failed.value) == (
+        "this did not happen: a → b note 2; nobody expected this: a → b note 1"
+    )
+
+
+@testing.virtual_time
+async def test_a_moment_counts_once() -> None:
+    story = Story(Console(file=StringIO()))
+    story.saw(noticed("a", "b", "joined"))
+    with pytest.raises(DemoFailed) as failed:
+        await story.see(noticed("a", "b", "joined"), noticed("a", "b", "joined"))
+    assert str(failed.value) == "this did not happen: a • b joined"
+
+
+@testing.virtual_time
+async def test_a_moment_is_waited_for() -> None:
+    story = Story(Console(file=StringIO()))
+    seeing = asyncio.create_task(story.see(sent("a", "b", "answer", ANYTHING)))
+    await testing.settle()
+    assert not seeing.done()
+    story.saw(sent("a", "b", "answer", "a nonce"))
+    await seeing
+    story.end()
+
+
+@testing.virtual_time
+async def test_a_moment_that_nobody_announced_fails_the_story_at_its_end() -> None:
+    story = Story(Console(file=StringIO()))
+    story.saw(noticed("a", "b", "left"))
+    with pytest.raises(DemoFailed) as failed:
+        story.end()
+    assert str(failed.value) == "nobody expected this: a • b left"
+
+
+def broadcast_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    broadcast = WseServer.broadcast
+
+    def twice(self: WseServer[Any], *args: Any, **options: Any) -> None:
+        broadcast(self, *args, **options)
+        broadcast(self, *args, **options)
+
+    monkeypatch.setattr(WseServer, "broadcast", twice)
+
+
+def send_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WseServer, "send", lambda *_: None)
+
+
+def believe_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def believe(attempt: Attempt, _: str) -> bool:
+        await attempt.challenge({"nonce": "1"})
+        return True
+
+    monkeypatch.setattr(demo, "hmac_challenge", believe)
+
+
+def leave_the_cable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.Cable, "cut", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "complaint"),
+    [
+        (broadcast_twice, "nobody expected this: server → alice/phone said"),
+        (send_to_nobody, 'did not happen: server → alice/phone note "for alice"'),
+        (believe_everybody, "did not happen: mallory/pc • server closed: 1000 wse.not-authorized"),
+        (leave_the_cable, "did not happen: bob/desk • server closed: 1006"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_story_fails_when_the_library_does(
+    sabotage: Any, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch)
+    monkeypatch.setattr(demo, "PATIENCE", 1.0)
+    result = CliRunner().invoke(main, ["demo", "--once", "--port", "0"])
+    assert result.exit_code == 1
+    error = result.output.rstrip("\n").rpartition("\n")[2]
+    assert error.startswith("Error: The demo failed: ")
+    assert complaint in error
+
+
+def test_a_demo_that_cannot_listen_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listen(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "not here")
+
+    monkeypatch.setattr(WseServer, "listen", listen)
+    result = CliRunner().invoke(main, ["demo", "--port", "42"])
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: cannot listen on port 42: Permission denied\n",
+    )
+
+
+# -- visitors ----------------------------------------------------------------------------------
+
+
+def test_it_stays_up_and_answers_those_who_paste_its_line() -> None:
+    with staying("--port", "0") as (process, printed):
+        you = visit(
+            pasteable(printed, "--identity you"),
+            'call whoami\ncall add {"a": 1, "b": 0.5}\ncall who\ncall battery {"who": "bob"}\n',
+        )
+        assert (you.returncode, you.stderr) == (0, "")
+        assert '← whoami = {"you":"you","devices":1,"address":"127.0.0.1"}\n' in you.stdout
+        assert "← add = 1.5\n" in you.stdout
+        assert '← who = ["alice","bob","you"]\n' in you.stdout
+        assert '← battery = {"percent":80}\n' in you.stdout
+        seen = until(process.stdout, "left: 1000 wse.by-client")
+        assert 'you          → server        call add {"a":1,"b":0.5}\n' in seen
+
+        bob = visit(pasteable(printed, "--identity bob --key tulip-7"), 'send say "me again"\n')
+        assert (bob.returncode, bob.stderr) == (0, "")
+        assert 'said {"who":"bob","text":"me again"}' in until(process.stdout, "disconnected")
+
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=50)
+    assert (process.returncode, rest, errors) == (0, "", "")
+
+
+def test_a_port_that_is_taken_is_left_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with staying("--port", str(port)) as (process, printed):
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=50)
+    assert printed.startswith(f"Port {port} is taken, so the server takes a free one.\n")
+    assert f":{port} " not in pasteable(printed, "--identity you")
+    assert process.returncode == 0
+
+
+def test_the_line_to_paste_names_this_very_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bin_ = tmp_path / "a b" / "bin"
+    bin_.mkdir(parents=True)
+    python, script = bin_ / "python", bin_ / "wse"
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", "")
+    assert demo._program() == f"'{python}' -m wse"
+    script.touch(mode=0o755)
+    assert demo._program() == f"'{script}'"
+    monkeypatch.chdir(tmp_path)
+    assert demo._program() == "'a b/bin/wse'"
+    monkeypatch.setenv("PATH", str(bin_))
+    assert demo._program() == "wse"
+
+
+def make_house(*, is_open: bool = True) -> House:
+    story = Story(Console(file=StringIO()))
+    house = House(story)
+    if is_open:
+        house.doors.set()
+    return house
+
+
+@testing.virtual_time
+async def test_visitors_wait_until_the_story_is_told() -> None:
+    house = make_house(is_open=False)
+    async with testing.Network(house.server) as network:
+        visitor = network.device()
+        connecting = asyncio.create_task(visitor.connect("carol"))
+        await testing.settle()
+        assert not connecting.done()
+        house.doors.set()
+        assert await connecting == "Hello, carol!"
+
+
+@testing.virtual_time
+async def test_visitors_are_told_who_joins_and_leaves_and_what_is_said() -> None:
+    async with testing.Network(make_house().server) as network:
+        carol = await network.connect("carol")
+        dave = await network.connect("dave")
+        assert await carol.next("joined") == {"who": "dave"}
+        dave.send("say", "hi")
+        assert await carol.next("said") == await dave.next("said") == {"who": "dave", "text": "hi"}
+        await dave.close()
+        assert await carol.next("left") == {"who": "dave"}
+        assert not dave.received
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        None,
+        "",
+        "alice",
+        "Alice",
+        "server",
+        "two words",
+        "\x1b[2J",
+        "x" * 13,
+        7,
+        {"name": "alice", "token": "guess"},
+        {"name": "alice"},
+        {"name": "carol", "token": ""},
+    ],
+)
+def test_visitors_cannot_take_a_name_that_is_not_theirs(identity: Any) -> None:
+    @testing.virtual_time
+    async def story() -> None:
+        async with testing.Network(make_house().server) as network:
+            with pytest.raises(NotAuthorized):
+                await network.connect(identity)
+
+    story()

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from carriers import BINARY, CLOSE, CONT, PING, PONG, TEXT, F, closing, mask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.protocol import Side
+
+from wse.codes import CloseCode
+from wse.transports.lane import (
+    Lane,
+    close_frame,
+    frame_binary,
+    frame_pong,
+    frame_text,
+    masked,
+)
+
+SIDES = {"server": Side.SERVER, "client": Side.CLIENT}
+
+
+class Port:
+    """Notes what a lane tells."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+        self.on_message: Callable[[], None] = lambda: None
+
+    def deliver(self, data: bytes, text: bool) -> None:
+        self.told.append(("text" if text else "binary", bytes(data)))
+        self.on_message()
+
+    def answer(self, data: bytes) -> None:
+        self.told.append(("ping", bytes(data)))
+
+    def closed_by_peer(self, code: int, reason: str, echo: bytes) -> None:
+        self.told.append(("close", code, reason))
+        self.echo = echo
+
+    def failed(self, code: CloseCode, reason: str) -> None:
+        self.told.append(("failed", int(code)))
+
+
+def open_lane(
+    side: str = "server",
+    *,
+    max_size: int = 1000,
+    max_fragments: int = 8,
+    extensions: Sequence[Extension] = (),
+) -> tuple[Lane, Port]:
+    port = Port()
+    lane = Lane(
+        port,
+        SIDES[side],
+        max_size=max_size,
+        max_fragments=max_fragments,
+        extensions=list(extensions),
+    )
+    lane.paused = False
+    return lane, port
+
+
+def wire(*frames: F, side: str = "server") -> bytes:
+    return b"".join(frame.to(side) for frame in frames)
+
+
+# -- any chopping, any pause -------------------------------------------------------------------
+
+texts = st.text(max_size=200).map(str.encode)
+binaries = st.binary(max_size=200)
+sides = st.sampled_from(sorted(SIDES))
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> tuple[list[F], tuple[str, bytes]]:
+    """A message in one frame or in several, perhaps with pings between, and what it means."""
+    kind = draw(st.sampled_from(["text", "binary"]))
+    data = draw(texts if kind == "text" else binaries)
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=5)))
+    parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    frames: list[F] = []
+    for n, part in enumerate(parts):
+        opcode = CONT if n else TEXT if kind == "text" else BINARY
+        frames.append(F(opcode, part, fin=n == len(parts) - 1))
+        if draw(st.booleans()):
+            frames.append(F(PING, part[:125]))
+    return frames, (kind, data)
+
+
+def chopped(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted(cut % (len(data) + 1) for cut in cuts)
+    return [data[a:b] for a, b in zip([0, *edges], [*edges, len(data)], strict=True)]
+
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+story = st.lists(messages(), max_size=6)
+cuts = st.lists(st.integers(0, 10_000), max_size=30)
+
+
+@unhurried
+@given(side=sides, story=story, cuts=cuts, bytewise=st.booleans())
+def test_any_chopping_delivers_the_same(
+    side: str, story: list[tuple[list[F], tuple[str, bytes]]], cuts: list[int], bytewise: bool
+) -> None:
+    lane, port = open_lane(side)
+    frames = [frame for parts, _ in story for frame in parts]
+    data = wire(*frames, closing(1000), side=side)
+    for piece in chopped(data, list(range(len(data))) if bytewise else cuts):
+        lane.feed(piece)
+    assert [told for told in port.told if told[0] in ("text", "binary")] == [m for _, m in story]
+    pings = [("ping", frame.payload) for frame in frames if frame.opcode == PING]
+    assert [told for told in port.told if told[0] == "ping"] == pings
+    assert port.told[-1] == ("close", 1000, "")
+    assert len(port.told) == len(story) + len(pings) + 1
+
+
+@unhurried
+@given(
+    side=sides,
+    story=story,
+    cuts=cuts,
+    pauses=st.sets(st.integers(0, 30)),
+    resumes=st.sets(st.integers(0, 40)),
+)
+def test_pausing_anywhere_loses_nothing(
+    side: str,
+    story: list[tuple[list[F], tuple[str, bytes]]],
+    cuts: list[int],
+    pauses: set[int],
+    resumes: set[int],
+) -> None:
+    """Pause within some deliveries and before some pieces, resume after some."""
+    lane, port = open_lane(side)
+
+    def pause_perhaps() -> None:
+        lane.paused = lane.paused or len(port.told) in pauses
+
+    def deliver_only_when_reading() -> None:
+        assert not lane.paused
+        pause_perhaps()
+
+    port.on_message = deliver_only_when_reading
+    data = wire(*(frame for parts, _ in story for frame in parts), side=side)
+    for n, piece in enumerate(chopped(data, cuts)):
+        pause_perhaps()
+        lane.feed(piece)
+        if n in resumes:
+            lane.paused = False
+            lane.feed()
+    while lane.paused:
+        lane.paused = False
+        lane.feed()
+    assert [told for told in port.told if told[0] != "ping"] == [message for _, message in story]
+
+
+# -- one frame at a time -----------------------------------------------------------------------
+
+
+def test_starts_paused() -> None:
+    port = Port()
+    lane = Lane(port, Side.SERVER, max_size=10, max_fragments=1, extensions=[])
+    lane.feed(wire(F(TEXT, b"early")))
+    assert port.told == []
+    lane.paused = False
+    lane.feed()
+    assert port.told == [("text", b"early")]
+
+
+def test_pause_and_resume_within_one_delivery_goes_on() -> None:
+    lane, port = open_lane()
+
+    def blink() -> None:
+        lane.paused = True
+        lane.paused = False
+        lane.feed()
+
+    port.on_message = blink
+    lane.feed(wire(F(TEXT, b"1"), F(TEXT, b"2"), F(TEXT, b"3")))
+    assert port.told == [("text", b"1"), ("text", b"2"), ("text", b"3")]
+
+
+def test_stop_within_a_delivery_is_the_end() -> None:
+    lane, port = open_lane()
+    port.on_message = lane.stop
+    lane.feed(wire(F(TEXT, b"1"), F(TEXT, b"2"), F(TEXT, b"3")))
+    lane.feed(wire(F(TEXT, b"4")))
+    assert port.told == [("text", b"1")]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 125, 126, 65_535, 65_536])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_frames_are_the_same_both_ways(opcode: int, size: int) -> None:
+    data = bytes(n & 0x7F for n in range(size))
+    frame = (frame_text if opcode == TEXT else frame_binary)(data)
+    kind = "text" if opcode == TEXT else "binary"
+    assert frame == F(opcode, data).to("client")
+    for side, sent in (("client", frame), ("server", masked(frame))):
+        lane, port = open_lane(side, max_size=65_536)
+        lane.feed(sent)
+        assert port.told == [(kind, data)]
+
+
+def test_each_frame_has_a_mask_of_its_own() -> None:
+    """RFC 6455 section 5.3: unpredictable."""
+    frame = frame_text(b"x" * 100)
+    keys = {masked(frame)[2:6] for _ in range(20)}
+    assert len(keys) > 1
+    sent = masked(frame)
+    assert mask(sent[6:], sent[2:6]) == b"x" * 100
+
+
+@pytest.mark.parametrize("size", [0, 5, 125])
+def test_pong_frame(size: int) -> None:
+    assert frame_pong(b"p" * size) == F(PONG, b"p" * size).to("client")
+
+
+def test_close_frame() -> None:
+    assert close_frame(1000, "bye") == closing(1000, "bye").to("client")
+
+
+@pytest.mark.parametrize("tail", ["", "x", "xy"])
+def test_close_frame_cuts_a_long_reason_between_characters(tail: str) -> None:
+    frame = close_frame(1000, tail + "é" * 100)
+    assert len(frame) <= 2 + 125
+    assert len(frame) >= 2 + 124
+    assert frame[4:].decode() == tail + "é" * ((123 - len(tail)) // 2)
+
+
+@pytest.mark.parametrize("side", sorted(SIDES))
+def test_close_is_echoed_as_it_came(side: str) -> None:
+    lane, port = open_lane(side)
+    lane.feed(wire(closing(3210, "why"), F(TEXT, b"late"), side=side))
+    assert port.told == [("close", 3210, "why")]
+    other = {"client": "server", "server": "client"}[side]
+    peer_lane, peer = open_lane(other)
+    peer_lane.feed(port.echo)
+    assert peer.told == [("close", 3210, "why")]
+
+
+def test_after_our_close_only_the_peers_counts() -> None:
+    lane, port = open_lane()
+    lane.feed(wire(F(TEXT, b"half", fin=False)))
+    lane.closing = True
+    lane.feed(wire(F(TEXT, b"x"), F(PING), F(CONT, b"y"), F(7), F(TEXT, b"\xff"), closing(1000)))
+    assert port.told == [("close", 1000, "")]
+
+
+# -- bounds ------------------------------------------------------------------------------------
+
+
+def test_limit_may_change_between_messages() -> None:
+    lane, port = open_lane(max_size=3)
+    lane.feed(wire(F(TEXT, b"123")))
+    lane.max_size = 4
+    lane.feed(wire(F(TEXT, b"1234"), F(TEXT, b"12", fin=False), F(CONT, b"34")))
+    lane.max_size = 3
+    lane.feed(wire(F(TEXT, b"1234")))
+    assert port.told == [
+        ("text", b"123"),
+        ("text", b"1234"),
+        ("text", b"1234"),
+        ("failed", 1009),
+    ]
+
+
+def test_limit_may_grow_amid_fragments() -> None:
+    lane, port = open_lane(max_size=3)
+    lane.feed(wire(F(TEXT, b"123", fin=False)))
+    lane.max_size = 6
+    lane.feed(wire(F(CONT, b"456")))
+    assert port.told == [("text", b"123456")]
+
+
+def test_the_head_alone_tells_that_a_message_is_too_big() -> None:
+    lane, port = open_lane(max_size=1000)
+    lane.feed(F(BINARY, b"", claims=1001).to("server")[:4])
+    assert port.told == [("failed", 1009)]
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG, CLOSE])
+def test_control_frames_are_not_bound_by_the_limit(opcode: int) -> None:
+    lane, port = open_lane(max_size=3)
+    lane.feed(wire(F(TEXT, b"123", fin=False), F(opcode, b"\x03\xe8" + b"x" * 123), F(CONT)))
+    told: dict[int, list[tuple[object, ...]]] = {
+        PING: [("ping", b"\x03\xe8" + b"x" * 123), ("text", b"123")],
+        PONG: [("text", b"123")],
+        CLOSE: [("close", 1000, "x" * 123)],
+    }
+    assert port.told == told[opcode]
+
+
+def test_nothing_is_read_after_a_failure() -> None:
+    lane, port = open_lane()
+    lane.feed(wire(F(CONT), F(TEXT, b"late")))
+    lane.feed(wire(F(TEXT, b"later"), closing(1000)))
+    assert port.told == [("failed", 1002)]
+
+
+def test_fragments_are_counted_for_each_message() -> None:
+    lane, port = open_lane(max_fragments=3)
+    three = wire(F(TEXT, b"a", fin=False), F(CONT, b"b", fin=False), F(CONT, b"c"))
+    lane.feed(three * 3)
+    assert port.told == [("text", b"abc")] * 3
+    lane.feed(wire(F(TEXT, fin=False), F(CONT, fin=False), F(CONT, fin=False), F(CONT, fin=False)))
+    assert port.told[3:] == [("failed", 1009)]
+
+
+# -- permessage-deflate (RFC 7692) -------------------------------------------------------------
+
+
+def deflate() -> PerMessageDeflate:
+    return PerMessageDeflate(
+        remote_no_context_takeover=False,
+        local_no_context_takeover=False,
+        remote_max_window_bits=15,
+        local_max_window_bits=15,
+    )
+
+
+def compressed(extension: PerMessageDeflate, data: bytes, opcode: int = TEXT) -> F:
+    from websockets.frames import Frame, Opcode
+
+    frame = extension.encode(Frame(Opcode(opcode), data))
+    return F(opcode, bytes(frame.data), rsv=4)
+
+
+def test_compressed_messages_share_their_context() -> None:
+    sender = deflate()
+    first, second = (compressed(sender, b"the same words " * 9) for _ in range(2))
+    assert len(second.payload) < len(first.payload)
+    lane, port = open_lane(extensions=[deflate()])
+    lane.feed(wire(first, F(PING, b"!"), F(TEXT, b"plain"), second))
+    words = ("text", b"the same words " * 9)
+    assert port.told == [words, ("ping", b"!"), ("text", b"plain"), words]
+
+
+def test_compressed_message_in_fragments() -> None:
+    whole = compressed(deflate(), b"in pieces " * 20, BINARY)
+    lane, port = open_lane(extensions=[deflate()])
+    lane.feed(
+        wire(
+            F(BINARY, whole.payload[:7], fin=False, rsv=4),
+            F(PING),
+            F(CONT, whole.payload[7:]),
+        )
+    )
+    assert port.told == [("ping", b""), ("binary", b"in pieces " * 20)]
+
+
+@pytest.mark.parametrize("size", [1001, 10_000_000])
+def test_compressed_message_above_the_limit(size: int) -> None:
+    frame = compressed(deflate(), bytes(size))
+    lane, port = open_lane(max_size=1000 if size == 1001 else 20_000, extensions=[deflate()])
+    lane.feed(wire(frame))
+    assert port.told == [("failed", 1009)]
+
+
+def test_compressed_fragments_above_the_limit() -> None:
+    payload = compressed(deflate(), bytes(3000)).payload
+    lane, port = open_lane(extensions=[deflate()])
+    half = len(payload) // 2
+    lane.feed(wire(F(TEXT, payload[:half], fin=False, rsv=4), F(CONT, payload[half:])))
+    assert port.told == [("failed", 1009)]
+
+
+def test_frame_above_the_limit_even_compressed() -> None:
+    lane, port = open_lane(extensions=[deflate()])
+    lane.feed(wire(F(TEXT, bytes(1001), rsv=4)))
+    assert port.told == [("failed", 1009)]
+
+
+def test_compressed_text_that_is_not_utf8() -> None:
+    lane, port = open_lane(extensions=[deflate()])
+    lane.feed(wire(compressed(deflate(), b"\xff")))
+    assert port.told == [("failed", 1007)]
+
+
+def test_what_is_not_deflate() -> None:
+    lane, port = open_lane(extensions=[deflate()])
+    lane.feed(wire(F(TEXT, b"\xff\xff\xff", rsv=4)))
+    assert port.told == [("failed", 1002)]
+
+
+@pytest.mark.parametrize("rsv", [2, 1, 6])
+def test_other_reserved_bits_with_deflate(rsv: int) -> None:
+    lane, port = open_lane(extensions=[deflate()])
+    lane.feed(wire(F(TEXT, b"x", rsv=rsv)))
+    assert port.told == [("failed", 1002)]

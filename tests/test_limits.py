@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, asdict, fields
+
+import pytest
+
+from wse import Limits
+
+NAMES = [field.name for field in fields(Limits)]
+
+
+def test_defaults() -> None:
+    assert asdict(Limits()) == {
+        "upgrade_timeout": 5.0,
+        "authentication_timeout": 10.0,
+        "max_upgrade_bytes": 16_384,
+        "max_stranger_message_bytes": 16_384,
+        "max_message_bytes": 1_048_576,
+        "max_fragments": 128,
+        "max_challenge_rounds": 8,
+        "max_unwritten_bytes": 1_048_576,
+        "max_unwritten_messages": 1_024,
+        "max_handlers": 64,
+        "max_inbox_messages": 1_024,
+        "max_inbox_bytes": 1_048_576,
+        "close_timeout": 5.0,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan")])
+def test_a_bound_is_positive(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_bound_can_be_named(name: str) -> None:
+    assert getattr(Limits(**{name: 1}), name) == 1
+
+
+def test_bounds_are_given_by_name_only() -> None:
+    with pytest.raises(TypeError):
+        Limits(5.0)  # type: ignore[call-arg]
+
+
+def test_limits_are_frozen() -> None:
+    limits = Limits()
+    with pytest.raises(FrozenInstanceError):
+        limits.max_handlers = 1  # type: ignore[misc]
+
+
+def test_equal_limits_are_one_value() -> None:
+    assert Limits(max_handlers=3) == Limits(max_handlers=3)
+    assert len({Limits(), Limits()}) == 1
