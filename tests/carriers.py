@@ -235,13 +235,19 @@ class Recorder:
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something that depends on what was told is true."""
         while not condition():
+            assert self.end is None, f"ended with {self.end}"
             self._changed.clear()
             await self._changed.wait()
 
+    async def received(self, count: int) -> None:
+        """Wait for so many messages."""
+        await self.until(lambda: len(self.messages) >= count)
+
     async def ended(self) -> tuple[Any, ...]:
         await self.until(lambda: self.end)
-        assert self.end is not None
-        return self.end
+        end = self.end
+        assert end is not None
+        return end
 
     def _note(self, *event: object) -> None:
         assert self.end is None, f"{event[0]} after the end"

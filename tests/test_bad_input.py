@@ -652,7 +652,7 @@ async def test_a_second_hi_in_the_same_write_is_ignored() -> None:
             "",
             ("joined", "eve"),
             ("connected", "eve"),
-            ("ignored", "~wse:hi", {"identity": "mallory", "meta": {}}),
+            ("ignored", "~wse:hi", {"identity": "mallory"}),
         )
         assert stage.asked == ["eve"]
 

@@ -169,6 +169,21 @@ async def test_its_state_is_made_once_for_each_device() -> None:
         assert made == 2
 
 
+@testing.virtual_time
+async def test_its_state_may_come_with_the_decision() -> None:
+    def identify(attempt: Attempt) -> Decision:
+        return attempt.accept("alice", state={"row": attempt.identity})
+
+    server = WseServer(identify, conn_per_user=2)
+    seen: list[Any] = []
+    server.when.connected(lambda conn: seen.append(conn.state))
+    async with testing.Network(server) as network:
+        await network.connect(1)
+        await network.connect(2)
+    assert seen == [{"row": 1}, {"row": 2}]
+    assert "secret" not in repr(Decision("alice", state="secret"))
+
+
 @pytest.mark.parametrize("value", [None, 0, [], "mine"])
 @testing.virtual_time
 async def test_its_state_may_be_replaced_by_anything(value: Any) -> None:

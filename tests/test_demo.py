@@ -326,11 +326,14 @@ def test_it_stays_up_and_answers_those_who_paste_its_line() -> None:
 
         bob = visit(pasteable(printed, "--identity bob --key tulip-7"), 'send say "me again"\n')
         assert (bob.returncode, bob.stderr) == (0, "")
-        assert 'said {"who":"bob","text":"me again"}' in until(process.stdout, "disconnected")
+        assert 'bob          → server        say "me again"' in until(
+            process.stdout, "disconnected"
+        )
 
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=50)
-    assert (process.returncode, rest, errors) == (0, "", "")
+    assert (process.returncode, errors) == (0, "")
+    assert "closed" not in rest
 
 
 def test_a_port_that_is_taken_is_left_alone() -> None:

@@ -535,14 +535,16 @@ async def test_details_that_cannot_be_encoded(caplog: pytest.LogCaptureFixture) 
 
 
 @testing.virtual_time
-async def test_a_result_above_the_limit_is_an_error_of_the_call() -> None:
+async def test_a_result_above_the_limit_is_an_error_of_the_procedure() -> None:
     server = make_server(limits=Limits(max_message_bytes=1000))
+    errors = errors_of(server)
     server.register("text", lambda _, size: "x" * size)
     async with connected(server) as (_, alice):
-        with pytest.raises(WseError) as caught:
+        with pytest.raises(CallFailed) as caught:
             await alice.call("text", 1000)
-        assert caught.value.code == ErrorCode.MESSAGE_TOO_LARGE
-        assert caught.value.details["limit"] == 1000
+        (error,) = errors
+        assert error.details == {"type": "text", **caught.value.details}
+        assert isinstance(error.__cause__, MessageTooLarge)
         assert await alice.call("text", 900) == "x" * 900
 
 

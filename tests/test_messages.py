@@ -8,7 +8,7 @@ from wse import messages
 from wse.messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
 
 EXAMPLES: list[Message] = [
-    Hi("me", {}),
+    Hi({"identity": "me"}),
     Challenge(1),
     Welcome(None),
     Event("type", 0),

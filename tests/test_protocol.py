@@ -7,6 +7,8 @@ from typing import Any, ClassVar, TypedDict
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wse import (
     ErrorCode,
@@ -178,28 +180,35 @@ def test_what_cannot_be_packed_reaches_who_sends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "message"),
+    ("frame", "identity", "meta"),
     [
-        ('["~wse:hi",{"identity":"s","meta":{"a":1}},null]', Hi("s", {"a": 1})),
-        ('["~wse:hi",{"identity":"s"}]', Hi("s", {})),
-        ('["~wse:hi",{"identity":"s","meta":null}]', Hi("s", {})),
-        ('["~wse:hi",{"meta":0,"more":1}]', Hi(None, 0)),
-        ('["~wse:hi",{}]', Hi(None, {})),
+        ('["~wse:hi",{"identity":"s","meta":{"a":1}},null]', "s", {"a": 1}),
+        ('["~wse:hi",{"identity":"s"}]', "s", {}),
+        ('["~wse:hi",{"identity":"s","meta":null}]', "s", {}),
+        ('["~wse:hi",{"meta":0,"more":1}]', None, 0),
+        ('["~wse:hi",{}]', None, {}),
+        (r'["~wse:hi",{"identity":"\ud800"}]', "\ufffd", {}),
     ],
 )
-def test_a_hi(frame: str, message: Hi) -> None:
-    assert read(frame) == message
+def test_a_hi(frame: str, identity: Any, meta: Any) -> None:
+    message = read(frame)
+    assert isinstance(message, Hi)
+    assert WseJSON().read_hi(message) == (identity, meta)
 
 
-@pytest.mark.parametrize("payload", ["null", "[]", '"s"', "1", "false"])
-def test_a_hi_without_an_object(payload: str) -> None:
+@pytest.mark.parametrize("frame", [f'["~wse:hi",{p}]' for p in ("null", "[]", '"s"', "1", "false")])
+def test_a_hi_without_an_object(frame: str) -> None:
+    message = read(frame)
+    assert isinstance(message, Hi)
     with pytest.raises(ProtocolViolation):
-        read(f'["~wse:hi",{payload}]')
+        WseJSON().read_hi(message)
 
 
 def test_a_hi_without_a_payload() -> None:
+    message = read('["~wse:hi"]')
+    assert isinstance(message, Hi)
     with pytest.raises(ProtocolViolation):
-        read('["~wse:hi"]')
+        WseJSON().read_hi(message)
 
 
 @pytest.mark.parametrize(
@@ -366,10 +375,6 @@ def test_a_lone_surrogate_in_a_stamp() -> None:
     assert message.stamp == "s\ufffd"
 
 
-def test_a_lone_surrogate_in_an_identity() -> None:
-    assert read(rb'["~wse:hi",{"identity":"\ud800"}]') == Hi("\ufffd", {})
-
-
 def test_a_lone_surrogate_in_an_error() -> None:
     assert read(rb'["~wse:response-err",{"code":"c","details":"\ud800"},"s"]') == Failure(
         "s", "c", "\ufffd", ""
@@ -391,10 +396,40 @@ def test_an_escaped_backslash_is_no_surrogate() -> None:
     assert plain(read(rb'["a","\\ud800 \ud800"]')) == "\\ud800 \ufffd"
 
 
-@pytest.mark.parametrize("data", [b"[1]", b"[", rb'["\ud800', b'"\\ud800 \xff"'])
-def test_what_surrogates_do_not_explain(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+@pytest.mark.parametrize("data", [b"[1]", b"[", rb'["\ud83d\ude00"]', rb'["\\ud800"]'])
+def test_what_has_no_lone_surrogate(data: bytes) -> None:
+    with pytest.raises(ValueError, match="no lone surrogate"):
         without_lone_surrogates(data)
+
+
+@pytest.mark.parametrize("frame", [rb'["\ud800', b'["\\ud800 \xff",1]', rb'["\ud800", nope]'])
+def test_what_a_lone_surrogate_does_not_excuse(frame: bytes) -> None:
+    with pytest.raises(MessageUnreadable):
+        read(frame)
+
+
+@pytest.mark.parametrize("number", ["1e999", "1" * 5000])
+def test_a_lone_surrogate_beside_a_number_too_large(number: str) -> None:
+    message = read(rf'["a",["\ud800",{number}]]')
+    assert isinstance(message, Event)
+    with pytest.raises(InvalidPayload):
+        decode_checked(WseJSON().plain, message.payload)
+
+
+@given(st.text(st.sampled_from(["\\", "u", "d", "8", "0", "c", '"', "n", "a"]), max_size=40))
+def test_only_lone_surrogates_are_replaced(text: str) -> None:
+    """Against the standard library, which reads them."""
+    data = f'"{text}"'.encode()
+    try:
+        expected = json.loads(data)
+    except ValueError:
+        return
+    try:
+        repaired = without_lone_surrogates(data)
+    except ValueError:
+        repaired = data
+    alike = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in expected)
+    assert json.loads(repaired) == alike
 
 
 # -- where a payload does not fit ------------------------------------------------------------------
@@ -448,9 +483,9 @@ def test_the_path_of_what_does_not_fit(kind: Any, payload: Any, path: str) -> No
         (WseJSON().decoder(kind), msgspec.Raw(msgspec.json.encode(payload))),
         (Plain().decoder(kind), payload),
     ]
-    for decode, given in decoders:
+    for decode, undecoded in decoders:
         with pytest.raises(InvalidPayload) as caught:
-            decode_checked(decode, given)
+            decode_checked(decode, undecoded)
         assert caught.value.details == {"path": path}
 
 
@@ -475,7 +510,7 @@ CUSTOM = [Plain(), MessagePack()]
 def test_a_custom_protocol_says_everything(protocol: Protocol) -> None:
     old = protocol.call_stamp("add", 1)
     said: list[tuple[bytes, Message]] = [
-        (protocol.hi("me", {"a": 1}), Hi("me", {"a": 1})),
+        (protocol.hi("me", {"a": 1}), Hi({"identity": "me", "meta": {"a": 1}})),
         (protocol.challenge({"n": 1}), Challenge({"n": 1})),
         (protocol.welcome(None), Welcome(None)),
         (protocol.encode("ä", 0), Event("ä", 0)),
@@ -521,8 +556,10 @@ def test_typed_payloads_of_a_custom_protocol(protocol: Protocol) -> None:
 
 @pytest.mark.parametrize("protocol", CUSTOM, ids=repr)
 def test_a_hi_of_a_custom_protocol_without_an_object(protocol: Protocol) -> None:
+    message = protocol.read(protocol.encode(protocol.types.hi, 5))
+    assert isinstance(message, Hi)
     with pytest.raises(ProtocolViolation):
-        protocol.read(protocol.encode(protocol.types.hi, 5))
+        protocol.read_hi(message)
 
 
 @pytest.mark.parametrize("error", [KeyError("t"), RecursionError(), UnicodeError(), ValueError()])

@@ -60,7 +60,7 @@ async def echoed(transport: Transport, *messages: bytes, binary: bool = False) -
     receiver = Recorder(transport)
     transport.start(receiver)
     receiver.write(*messages, binary=binary)
-    await receiver.until(lambda: len(receiver.messages) == len(messages))
+    await receiver.received(len(messages))
     transport.close(1000, "done")
     await transport.wait_closed()
     return receiver.messages
@@ -187,8 +187,8 @@ async def test_compression_needs_both(server: bool, client: bool) -> None:
     async with listening(acceptor, compression=server) as listener:
         url = f"ws://127.0.0.1:{listener.port}/"
         transport = await dial(url, LIMITS, TcpDialer(compression=client))
-        size = len(transport.framing(binary=False)(b"the same words " * 100))
-        assert (size < 200) is (server and client)
+        assert isinstance(transport, StreamTransport)
+        assert bool(transport._extensions) is (server and client)
         messages = [b"the same words " * 100] * 3 + [b"", b"x"]
         assert await echoed(transport, *messages) == messages
         offered = "sec-websocket-extensions" in (await acceptor.accepted.get()).handshake.headers
@@ -384,8 +384,9 @@ async def test_connection_refused_is_temporary() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        with pytest.raises(ConnectionFailed, match="refused") as caught:
+        with pytest.raises(ConnectionFailed) as caught:
             await dial(f"ws://127.0.0.1:{port}/", LIMITS)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert caught.value.temporary
 
 

@@ -36,6 +36,8 @@ class Decision:
     """The user, or "" for nobody: refused."""
     welcome: Any = field(default=None, repr=False)
     """Payload of the welcome."""
+    state: Any = field(default=None, repr=False)
+    """The device's `conn.state`; None leaves it to the server's `state=`."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,17 +78,19 @@ class Attempt:
         """The peer's IP address; None on a Unix socket."""
         return self.handshake.remote_addr
 
-    def accept(self, cid: str | int | None, welcome: Any = None) -> Decision:
+    def accept(self, cid: str | int | None, welcome: Any = None, *, state: Any = None) -> Decision:
         """The connection belongs to this user. None, "" and False refuse; 0 is a user.
 
         Args:
             cid: The user's address from now on.
             welcome: What the client's `connect` returns.
+            state: The device's `conn.state`, such as the user's row that was just loaded; None
+                leaves it to the server's `state=`.
 
         Raises:
             TypeError: a cid that is neither a `str` nor an `int`.
         """
-        return Decision(cid_of(cid), welcome)
+        return Decision(cid_of(cid), welcome, state)
 
     def refuse(self) -> Decision:
         """Close it with `wse.not-authorized`. The client stays away."""

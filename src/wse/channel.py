@@ -6,27 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from .handler import Handler
+from .protocol import check_type
 
-__all__ = ["RESERVED_PREFIX", "Channel", "check_type"]
+__all__ = ["Channel"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-RESERVED_PREFIX = "~wse:"
-"""Types that begin so are the library's own."""
-
-
-def check_type(type: str) -> str:
-    """A type that the application may use.
-
-    Raises:
-        ValueError: it begins with `~wse:`.
-        TypeError: it is no `str`.
-    """
-    if not isinstance(type, str):
-        raise TypeError(f"a message type is a str, not {type.__class__.__name__}")
-    if type.startswith(RESERVED_PREFIX):
-        raise ValueError(f"message types that begin with {RESERVED_PREFIX} are reserved")
-    return type
 
 
 class Channel:

@@ -27,12 +27,11 @@ from rich.text import Text
 
 from . import runner
 from .auth import hmac_solver
-from .channel import RESERVED_PREFIX
 from .client import WseClient
 from .codes import Status
 from .demo import DemoFailed, play, printable, shown
 from .errors import ConnectError, ConnectionFailed, NotAuthorized, SolverMissing, WseError
-from .protocol import WseJSON
+from .protocol import RESERVED_PREFIX, WseJSON
 from .server import WseServer
 
 __all__ = ["main"]

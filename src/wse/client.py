@@ -128,10 +128,13 @@ class WseClient:
             timeout=timeout,
             logger=logger,
         )
+        self.include = self._hub.include
+        """Take in a module's own `Channel(takes=1)` and `Procedures(takes=1)`."""
         self._hub.welcomed = self._welcomed
         self._hub.ended = self._lost
         self._hub.report_ignored = self.when.ignored.emit
         self._hub.report_error = self.when.error.emit
+        self._changed = asyncio.Event()
         self._identity: Any = None
         self._meta: Any = None
         self._link: Link | None = None
@@ -205,6 +208,15 @@ class WseClient:
         if self._leaving:
             await asyncio.wait(tuple(self._leaving))
 
+    async def wait_closed(self) -> None:
+        """Wait until the client is offline and will not come back by itself.
+
+        It returns at once when it was never connected. May be cancelled.
+        """
+        while self.status not in (Status.IDLE, Status.OFFLINE):
+            self._changed.clear()
+            await self._changed.wait()
+
     def challenge(self, solver: F) -> F:
         """Answer the server's challenges with this function, plain or async; a decorator.
 
@@ -260,6 +272,7 @@ class WseClient:
     def _set(self, status: Status) -> None:
         if status is not self.status:
             self.status = status
+            self._changed.set()
             self.when.updated.emit(status)
 
     def _stop(self, code: int, reason: str) -> None:

@@ -205,20 +205,23 @@ class WseConnection(Endpoint, Generic[S]):
             case Action.ANSWER, Challenge():
                 self._answered(message.payload)
             case Action.UNHANDLED, Hi():
-                again = {"identity": message.identity, "meta": message.meta}
-                self._report_ignored(self.protocol.types.hi, again)
+                self._unhandled(self.protocol.types.hi, message.payload)
             case Action.UNHANDLED, Challenge():
                 self._unhandled(self.protocol.types.challenge, message.payload)
             case Action.UNHANDLED, Welcome():
                 self._unhandled(self.protocol.types.welcome, message.payload)
 
     def _identify(self, hi: Hi) -> None:
+        try:
+            identity, self.meta = self.protocol.read_hi(hi)
+        except ProtocolViolation as error:
+            self._violated(error)
+            return
         self._enter(Stage.IDENTIFYING)
         handshake, self._handshake = self._handshake, None
         assert handshake is not None
         assert self._hub.loop is not None
-        self.meta = hi.meta
-        attempt = Attempt(self.conn_id, hi.identity, hi.meta, handshake, self._challenge)
+        attempt = Attempt(self.conn_id, identity, self.meta, handshake, self._challenge)
         try:
             outcome = self._server.identify(attempt)
         except Exception as error:
@@ -269,6 +272,8 @@ class WseConnection(Endpoint, Generic[S]):
             self._refuse(error)
             return
         self._timer.cancel()
+        if decision.state is not None:
+            self._state = decision.state
         self._admit()
         self.enqueue(self._frame(welcome))
         self._server.seat(self, decision.cid)

@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any, assert_never
 
 from .calls import Calls
-from .channel import Channel, check_type
+from .channel import Channel
 from .codes import CloseCode, ErrorCode, Reason
 from .errors import (
     CallDisconnected,
@@ -66,6 +66,19 @@ class Hub:
             self._thread = get_ident()
             self.flusher = Flusher(loop)
         return loop
+
+    def include(self, *parts: Channel | Procedures) -> None:
+        """Take in handlers that were registered elsewhere, those there are and those to come.
+
+        Raises:
+            AlreadyRegistered: a procedure's name is taken.
+            TypeError: handlers of the other side.
+        """
+        for part in parts:
+            if isinstance(part, Channel):
+                self.channel.include(part)
+            else:
+                self.procedures.include(part)
 
     @property
     def elsewhere(self) -> bool:
@@ -307,20 +320,22 @@ class Endpoint:
         try:
             self._emit(self.protocol.result(stamp, outcome))
         except Exception as error:
-            self._failed(type, stamp, error)
+            self._crashed(type, stamp, error)
 
     def _failed(self, type: str, stamp: str | None, error: BaseException) -> None:
-        """A handler raised, its payload did not fit, or its result cannot be sent."""
-        if isinstance(error, InvalidPayload) and stamp is None:
-            self._report_error(error)
-            return
-        if isinstance(error, WseError) and stamp is not None:
+        """A handler raised, or its payload did not fit."""
+        if stamp is not None and isinstance(error, WseError):
             try:
                 self._emit(self.protocol.failure(stamp, error.code, error.details))
             except Exception as unsendable:
-                error = unsendable
-            else:
-                return
+                self._crashed(type, stamp, unsendable)
+        elif isinstance(error, InvalidPayload):
+            self._report_error(error)
+        else:
+            self._crashed(type, stamp, error)
+
+    def _crashed(self, type: str, stamp: str | None, error: BaseException) -> None:
+        """The log learns everything, a caller an id."""
         error_id = secrets.token_hex(8)
         self._hub.logger.error("handler of %r failed [%s]", type, error_id, exc_info=error)
         if stamp is not None:
@@ -333,7 +348,7 @@ class Endpoint:
     # -- out ---------------------------------------------------------------------------------
 
     def _send(self, type: str, payload: Any) -> None:
-        self._post(self.protocol.encode(check_type(type), payload))
+        self._post(self.protocol.event(type, payload))
 
     async def _call(self, name: str, payload: Any, timeout: float | None) -> Any:
         if self._hub.elsewhere:
@@ -341,10 +356,10 @@ class Endpoint:
         seconds = self._hub.timeout if timeout is None else timeout
         if not seconds > 0:
             raise ValueError("a timeout is a positive number of seconds")
-        stamp = self._stamp(check_type(name), self._calls.next_number())
+        stamp = self._stamp(name, self._calls.next_number())
         if len(stamp) > MAX_STAMP_LENGTH:
             raise ValueError("the name of the procedure is too long")
-        self._post(self.protocol.encode(name, payload, stamp))
+        self._post(self.protocol.event(name, payload, stamp))
         if self.stage is Stage.CLOSED:  # this was one message too many for a slow consumer
             raise CallDisconnected
         return await self._calls.wait(stamp, seconds)

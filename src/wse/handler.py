@@ -11,6 +11,9 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
+import msgspec
+import msgspec.inspect
+
 from .protocol import Protocol, decode_checked
 
 __all__ = ["EAGER", "Handler", "end_tasks", "start_task"]
@@ -53,7 +56,7 @@ class Handler:
 
     Raises:
         TypeError: it cannot take that many arguments, or its payload's annotation cannot be
-            resolved.
+            resolved, or is nothing that a payload could be decoded to.
     """
 
     __slots__ = ("_decoders", "function", "is_async", "kind", "ordered")
@@ -66,7 +69,7 @@ class Handler:
         ordered: bool = False,
         blocking: bool = False,
     ) -> None:
-        self.kind = _payload_annotation(function, takes)
+        self.kind = _decodable(_payload_annotation(function, takes), function)
         is_async = any(
             inspect.iscoroutinefunction(one)
             for one in (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
@@ -120,9 +123,20 @@ def _payload_annotation(function: Callable[..., Any], takes: int) -> Any:
         if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
     ]
     annotation = positional[min(takes, len(positional)) - 1].annotation
-    if annotation is inspect.Parameter.empty:
-        return Any
-    return _resolve(function, annotation) if isinstance(annotation, str) else annotation
+    if isinstance(annotation, str):
+        annotation = _resolve(function, annotation)
+    return Any if annotation in (inspect.Parameter.empty, object) else annotation
+
+
+def _decodable(annotation: Any, function: Callable[..., Any]) -> Any:
+    try:
+        known = not isinstance(msgspec.inspect.type_info(annotation), msgspec.inspect.CustomType)
+        msgspec.json.Decoder(annotation)
+    except Exception as error:
+        raise TypeError(f"the payload of {_name(function)} cannot be decoded: {error}") from error
+    if not known:
+        raise TypeError(f"the payload of {_name(function)} cannot be decoded to {annotation!r}")
+    return annotation
 
 
 def _resolve(function: Callable[..., Any], annotation: str) -> Any:

@@ -15,8 +15,7 @@ __all__ = ["Call", "Challenge", "Event", "Failure", "Hi", "Message", "Result", "
 class Hi(Struct, frozen=True):
     """A client says who it is."""
 
-    identity: Any
-    meta: Any
+    payload: Any
 
 
 class Challenge(Struct, frozen=True):

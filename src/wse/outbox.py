@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from .channel import check_type
 from .errors import MessageTooLarge
 from .limits import Limits
-from .protocol import Protocol
+from .protocol import Protocol, check_type
 from .transports.base import Transport
 
 __all__ = ["Flusher", "Outbox", "Parcel", "Wire"]
@@ -129,7 +128,7 @@ class Parcel:
         """
         data = self._data.get(protocol)
         if data is None:
-            data = protocol.encode(self._type, self._payload)
+            data = protocol.event(self._type, self._payload)
             if len(data) > self._limit:
                 raise MessageTooLarge({"size": len(data), "limit": self._limit})
             self._data[protocol] = data

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from .channel import check_type
 from .errors import AlreadyRegistered
 from .handler import Handler
+from .protocol import check_type
 
 __all__ = ["Procedures"]
 

@@ -7,7 +7,6 @@ forms a reply may have (the stamp alone tells which one its caller understands).
 
 from __future__ import annotations
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,12 +20,28 @@ from .codes import ErrorCode
 from .errors import InvalidPayload, MessageUnreadable, ProtocolViolation
 from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
 
-__all__ = ["MAX_STAMP_LENGTH", "Protocol", "Types", "WseJSON"]
+__all__ = ["MAX_STAMP_LENGTH", "RESERVED_PREFIX", "Protocol", "Types", "WseJSON", "check_type"]
 
+RESERVED_PREFIX = "~wse:"
+"""Types that begin so are the library's own."""
 MAX_STAMP_LENGTH = 512
 """Characters; a longer stamp is a protocol violation."""
 
 _FAILED_MESSAGE = "Remote procedure failed"
+
+
+def check_type(type: str) -> str:
+    """A type that the application may use.
+
+    Raises:
+        ValueError: it begins with `~wse:`.
+        TypeError: it is no `str`.
+    """
+    if not isinstance(type, str):
+        raise TypeError(f"a message type is a str, not {type.__class__.__name__}")
+    if type.startswith(RESERVED_PREFIX):
+        raise ValueError(f"message types that begin with {RESERVED_PREFIX} are reserved")
+    return type
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +62,8 @@ class _HiPayload(msgspec.Struct):
 
 
 class _ErrorPayload(msgspec.Struct):
-    code: str = ErrorCode.RP_EXECUTION_FAILED
-    message: str = ""
+    code: Any = None
+    message: Any = None
     details: Any = None
 
 
@@ -90,6 +105,17 @@ class Protocol(ABC):
         """`pack`, as bytes."""
         data = self.pack(type, payload, stamp)
         return data.encode() if isinstance(data, str) else data
+
+    def event(self, type: str, payload: Any, stamp: str | None = None) -> bytes:
+        """A message of the application's, or its call when there is a stamp.
+
+        Raises:
+            ValueError: the type is one of the library's own.
+            TypeError: it is no `str`, or the payload cannot be encoded.
+        """
+        if check_type(type) in self._readers:
+            raise ValueError(f"the message type {type!r} is reserved")
+        return self.encode(type, payload, stamp)
 
     def hi(self, identity: Any, meta: Any) -> bytes:
         """A client's first message."""
@@ -141,7 +167,7 @@ class Protocol(ABC):
     def _readers(self) -> dict[str, Callable[[Any, Any], Message]]:
         types = self.types
         return {
-            types.hi: self._read_hi,
+            types.hi: lambda payload, _: Hi(payload),
             types.challenge: lambda payload, _: Challenge(payload),
             types.welcome: lambda payload, _: Welcome(payload),
             types.response: self._read_response,
@@ -170,16 +196,23 @@ class Protocol(ABC):
             return Event(type, payload)
         if type.startswith(self._call_prefix):
             return self._read_old_reply(type, payload, stamp)
+        if type.startswith(RESERVED_PREFIX):
+            return Event(type, payload)
         if stamp.__class__ is not str or len(stamp) > MAX_STAMP_LENGTH:
             raise ProtocolViolation(message="a stamp that is no short string")
         return Call(type, payload, stamp)
 
-    def _read_hi(self, payload: Any, _: Any) -> Hi:
+    def read_hi(self, hi: Hi) -> tuple[Any, Any]:
+        """Identity and meta of a hi.
+
+        Raises:
+            ProtocolViolation: its payload is no object.
+        """
         try:
-            hi = self.decoder(_HiPayload)(payload)
+            said = self.decoder(_HiPayload)(hi.payload)
         except Exception as error:
             raise ProtocolViolation(message="a hi without an object payload") from error
-        return Hi(hi.identity, {} if hi.meta is None else hi.meta)
+        return said.identity, {} if said.meta is None else said.meta
 
     def _read_response(self, payload: Any, stamp: Any) -> Result:
         return Result(stamp if isinstance(stamp, str) else "", payload)
@@ -200,7 +233,9 @@ class Protocol(ABC):
             error = decode(payload)
         except Exception:
             error = _ErrorPayload()
-        return Failure(stamp, error.code, error.details, error.message)
+        code = error.code if isinstance(error.code, str) else ErrorCode.RP_EXECUTION_FAILED
+        message = error.message if isinstance(error.message, str) else ""
+        return Failure(stamp, code, error.details, message)
 
 
 class _Frame(msgspec.Struct, array_like=True, gc=False):
@@ -275,17 +310,23 @@ def decode_checked(decode: Callable[[Any], Any], payload: Any) -> Any:
         raise InvalidPayload({"path": payload_path(error)}) from error
 
 
-_escaped_surrogate = re.compile(rb"\\u[dD][89a-fA-F]")
-_lone_surrogate = re.compile("[\ud800-\udfff]")
+_up_to_lone_surrogate = re.compile(
+    rb"((?:[^\\]++|\\\\"
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\(?!u[dD][89a-fA-F][0-9a-fA-F]{2}))*+)"
+    rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})?"
+)
 
 
 def without_lone_surrogates(data: bytes) -> bytes:
     r"""JSON with each lone surrogate (``"\ud800"``, which JavaScript can write) as U+FFFD.
 
     Raises:
-        ValueError: there is none, or it is not JSON at all.
+        ValueError: there is none.
     """
-    if not _escaped_surrogate.search(data):
-        raise ValueError("not JSON")
-    text = json.dumps(json.loads(data.decode()), ensure_ascii=False)
-    return _lone_surrogate.sub("\ufffd", text).encode()
+    repaired = _up_to_lone_surrogate.sub(
+        lambda found: found[1] + rb"\ufffd" if found[2] else found[1], data
+    )
+    if repaired == data:
+        raise ValueError("no lone surrogate")
+    return repaired

@@ -108,6 +108,8 @@ class WseServer(Generic[S]):
             timeout=timeout,
             logger=logger,
         )
+        self.include = self._hub.include
+        """Take in a module's own `Channel` and `Procedures`, registered without this server."""
         self._hub.protocols = tuple(self._protocols.values())
         self._hub.identify = identify
         self._hub.make_state = state
@@ -115,18 +117,6 @@ class WseServer(Generic[S]):
         self._hub.unseat = self._unseat
         self._hub.report_ignored = self.when.ignored.emit
         self._hub.report_error = self.when.error.emit
-
-    def include(self, *parts: Channel | Procedures) -> None:
-        """Take in handlers that were registered without this server.
-
-        Raises:
-            AlreadyRegistered: a procedure's name is taken.
-        """
-        for part in parts:
-            if isinstance(part, Channel):
-                self.channel.include(part)
-            else:
-                self.procedures.include(part)
 
     # -- people ------------------------------------------------------------------------------
 

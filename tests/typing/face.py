@@ -65,7 +65,6 @@ async def add(conn: WseConnection[Cart], args: AddArgs) -> int:
     return args.a + args.b
 
 
-
 @server.when.joined
 def joined(client: WseIdentity[Cart], meta: Any) -> None:
     assert_type(client.conns, dict[str, WseConnection[Cart]])

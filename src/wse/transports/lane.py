@@ -51,7 +51,10 @@ class Port(Interface):
         """A close frame came; answer with `echo`. Nothing more is read."""
 
     def failed(self, code: CloseCode, reason: str) -> None:
-        """The peer broke the rules. Nothing more is read."""
+        """The peer broke the rules: send a close frame. Only the peer's own is told after that.
+
+        After a `PROTOCOL_ERROR` not even that: where its frames begin is anybody's guess.
+        """
 
 
 class Lane:
@@ -75,6 +78,7 @@ class Lane:
         "_parts",
         "_port",
         "_side",
+        "_skip",
         "_slow",
         "_stopped",
         "_utf8",
@@ -100,6 +104,7 @@ class Lane:
         self._extensions = extensions
         self._buffer = bytearray()
         self._need = 0
+        self._skip = 0
         self._slow: Protocol | None = None
         self._parts: list[bytes] = []
         self._utf8: codecs.IncrementalDecoder | None = None
@@ -114,6 +119,10 @@ class Lane:
         """Take in what the peer sent; without an argument, go on after a pause."""
         if self._stopped:
             return
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
         if self._buffer or self._busy or self.paused:
             self._buffer += data
             if self._busy or self.paused or len(self._buffer) < self._need:
@@ -136,7 +145,7 @@ class Lane:
         self._parts.clear()
         self._slow = None
 
-    def _parse(self, data: bytes) -> int:  # noqa: C901, PLR0912 - the hot path, in one place
+    def _parse(self, data: bytes) -> int:  # noqa: C901, PLR0912, PLR0915 - the hot path, in one place
         """Take whole frames off `data`; the position of the first byte that is left."""
         start, end = 0, len(data)
         while not (self.paused or self._stopped):
@@ -162,7 +171,9 @@ class Lane:
             stop = body + size
             if size > self.max_size and (size > _MAX_CONTROL or not head & 0x08):
                 self._refuse(data[start : start + 2])
-                break
+                self._skip = max(0, stop - end)
+                start = min(stop, end)
+                continue
             if stop > end:
                 self._need = stop - start
                 break
@@ -175,10 +186,10 @@ class Lane:
                 message = data[body:stop]
                 if mask:
                     message = apply_mask(message, data[body - 4 : body])
-                if head == _TEXT and not _is_utf8(message):
+                if head == _BINARY or _is_utf8(message):
+                    self._port.deliver(message, head == _TEXT)
+                else:
                     self._fail(CloseCode.INVALID_DATA)
-                    break
-                self._port.deliver(message, head == _TEXT)
             elif head in _HEARTBEAT and mask == self._masked and size <= _MAX_CONTROL:
                 if head == _PING:
                     payload = data[body:stop]
@@ -245,9 +256,14 @@ class Lane:
             self._port.deliver(message, self._utf8 is not None)
 
     def _fail(self, code: CloseCode) -> None:
-        too_big = code is CloseCode.MESSAGE_TOO_BIG
-        self.stop()
-        self._port.failed(code, Reason.MESSAGE_TOO_LARGE if too_big else Reason.PROTOCOL_ERROR)
+        self._parts.clear()
+        self._slow = None
+        if code is CloseCode.PROTOCOL_ERROR:
+            self.stop()
+        if not self.closing:
+            too_big = code is CloseCode.MESSAGE_TOO_BIG
+            self._port.failed(code, Reason.MESSAGE_TOO_LARGE if too_big else Reason.PROTOCOL_ERROR)
+            self.closing = True
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -188,15 +188,16 @@ class StreamTransport(asyncio.Protocol, Transport):
 
     def failed(self, code: CloseCode, reason: str) -> None:
         """What the peer still sends is read and dropped: a reset would take our words from it."""
-        if self._lane.closing:
-            return
         assert self._receiver is not None
         self._receiver.flush()
         if not self._lane.closing:
             self._lane.closing = True
             self._say(self._own(close_frame(code, reason)))
-            if self._side is Side.SERVER and self._stream.can_write_eof():
-                self._stream.write_eof()
+            if self._side is Side.SERVER:
+                if self._stream.can_write_eof():
+                    self._stream.write_eof()
+                elif code is CloseCode.PROTOCOL_ERROR:
+                    self._stream.close()
             self._end_before_long()
             self._read_or_not()
             self._receiver.lost(code, reason, failed=True)

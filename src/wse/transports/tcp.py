@@ -146,8 +146,7 @@ class _Upgrade(asyncio.Protocol):
 def _merged(headers: Headers) -> Headers:
     """One value for each name (RFC 9110 section 5.3, for cookies RFC 6265 section 5.4)."""
     return Headers(
-        (name, ("; " if name == "cookie" else ", ").join(headers.get_all(name)))
-        for name in headers
+        (name, ("; " if name == "cookie" else ", ").join(headers.get_all(name))) for name in headers
     )
 
 
@@ -230,6 +229,8 @@ class _Opening(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Give the library the head alone; what follows a 101 is the lane's."""
+        if self.opened.done():
+            return
         if self._head is None:
             self._http.receive_data(data)
         else:
@@ -349,6 +350,8 @@ class TcpDialer:
             raise ConnectionFailed(
                 message="the certificate is not valid", temporary=False
             ) from error
+        except UnicodeError as error:
+            raise ConnectionFailed(message="no host has such a name", temporary=False) from error
         except OSError as error:
             raise ConnectionFailed(message=f"cannot connect: {error.strerror or error}") from error
         try:
