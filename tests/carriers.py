@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from wse import Limits
 from wse.transports import tcp
-from wse.transports.base import Handshake, Transport
+from wse.transports.base import Handshake, Refusal, Transport
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -270,8 +270,12 @@ class Acceptor:
         self.limits = limits
         self.accepted: asyncio.Queue[Acceptance] = asyncio.Queue()
         self.transports: list[Transport] = []
+        self.refusal: Refusal | None = None
         self._echo = echo
         self._speaks = speaks
+
+    def vet(self, handshake: Handshake) -> Refusal | None:  # noqa: ARG002
+        return self.refusal
 
     def select(self, offered: Sequence[str]) -> str | None:
         return next((name for name in self._speaks if name in offered), None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from wse import Channel
-from wse.channel import check_type
+from wse.protocol import check_type
 
 
 def functions(channel: Channel, type: str) -> list[Callable[..., Any]]:

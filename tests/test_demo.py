@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
@@ -12,18 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 import wse
-from wse import Attempt, NotAuthorized, WseServer, demo, testing
+from wse import Attempt, WseServer, cast, demo, story
 from wse.cli import main
-from wse.demo import ANYTHING, DemoFailed, House, Story, noticed, sent
 
 ENV = {
     **os.environ,
@@ -181,15 +177,6 @@ def test_the_story_is_told_in_plain_signs_where_there_is_no_unicode() -> None:
     assert told.stdout.isascii()
 
 
-def test_every_person_has_a_colour_at_a_terminal() -> None:
-    out = StringIO()
-    story = Story(Console(file=out, force_terminal=True, color_system="standard"))
-    story.saw(sent("alice/phone", "bob/desk", "note", 1))
-    assert out.getvalue() == (
-        "  \x1b[36malice/phone \x1b[0m → \x1b[35mbob/desk    \x1b[0m  note 1\n"
-    )
-
-
 def test_a_signal_during_the_story_ends_it_with_status_0() -> None:
     with subprocess.Popen(  # noqa: S603
         [*COMMAND, "--port", "0"],
@@ -205,46 +192,6 @@ def test_a_signal_during_the_story_ends_it_with_status_0() -> None:
 
 
 # -- what it is worth --------------------------------------------------------------------------
-
-
-@testing.virtual_time
-async def test_a_moment_that_does_not_come_fails_the_story() -> None:
-    story = Story(Console(file=StringIO()))
-    story.saw(sent("a", "b", "note", 1))
-    with pytest.raises(DemoFailed) as failed:
-        await story.see(sent("a", "b", "note", 2))
-    assert str(failed.value) == (
-        "this did not happen: a → b note 2; nobody expected this: a → b note 1"
-    )
-
-
-@testing.virtual_time
-async def test_a_moment_counts_once() -> None:
-    story = Story(Console(file=StringIO()))
-    story.saw(noticed("a", "b", "joined"))
-    with pytest.raises(DemoFailed) as failed:
-        await story.see(noticed("a", "b", "joined"), noticed("a", "b", "joined"))
-    assert str(failed.value) == "this did not happen: a • b joined"
-
-
-@testing.virtual_time
-async def test_a_moment_is_waited_for() -> None:
-    story = Story(Console(file=StringIO()))
-    seeing = asyncio.create_task(story.see(sent("a", "b", "answer", ANYTHING)))
-    await testing.settle()
-    assert not seeing.done()
-    story.saw(sent("a", "b", "answer", "a nonce"))
-    await seeing
-    story.end()
-
-
-@testing.virtual_time
-async def test_a_moment_that_nobody_announced_fails_the_story_at_its_end() -> None:
-    story = Story(Console(file=StringIO()))
-    story.saw(noticed("a", "b", "left"))
-    with pytest.raises(DemoFailed) as failed:
-        story.end()
-    assert str(failed.value) == "nobody expected this: a • b left"
 
 
 def broadcast_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,11 +213,11 @@ def believe_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
         await attempt.challenge({"nonce": "1"})
         return True
 
-    monkeypatch.setattr(demo, "hmac_challenge", believe)
+    monkeypatch.setattr(cast, "hmac_challenge", believe)
 
 
 def leave_the_cable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.Cable, "cut", lambda _: None)
+    monkeypatch.setattr(cast.Cable, "cut", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +234,7 @@ def test_the_story_fails_when_the_library_does(
     sabotage: Any, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage(monkeypatch)
-    monkeypatch.setattr(demo, "PATIENCE", 1.0)
+    monkeypatch.setattr(story, "PATIENCE", 1.0)
     result = CliRunner().invoke(main, ["demo", "--once", "--port", "0"])
     assert result.exit_code == 1
     error = result.output.rstrip("\n").rpartition("\n")[2]
@@ -362,63 +309,3 @@ def test_the_line_to_paste_names_this_very_program(
     assert demo._program() == "'a b/bin/wse'"
     monkeypatch.setenv("PATH", str(bin_))
     assert demo._program() == "wse"
-
-
-def make_house(*, is_open: bool = True) -> House:
-    story = Story(Console(file=StringIO()))
-    house = House(story)
-    if is_open:
-        house.doors.set()
-    return house
-
-
-@testing.virtual_time
-async def test_visitors_wait_until_the_story_is_told() -> None:
-    house = make_house(is_open=False)
-    async with testing.Network(house.server) as network:
-        visitor = network.device()
-        connecting = asyncio.create_task(visitor.connect("carol"))
-        await testing.settle()
-        assert not connecting.done()
-        house.doors.set()
-        assert await connecting == "Hello, carol!"
-
-
-@testing.virtual_time
-async def test_visitors_are_told_who_joins_and_leaves_and_what_is_said() -> None:
-    async with testing.Network(make_house().server) as network:
-        carol = await network.connect("carol")
-        dave = await network.connect("dave")
-        assert await carol.next("joined") == {"who": "dave"}
-        dave.send("say", "hi")
-        assert await carol.next("said") == await dave.next("said") == {"who": "dave", "text": "hi"}
-        await dave.close()
-        assert await carol.next("left") == {"who": "dave"}
-        assert not dave.received
-
-
-@pytest.mark.parametrize(
-    "identity",
-    [
-        None,
-        "",
-        "alice",
-        "Alice",
-        "server",
-        "two words",
-        "\x1b[2J",
-        "x" * 13,
-        7,
-        {"name": "alice", "token": "guess"},
-        {"name": "alice"},
-        {"name": "carol", "token": ""},
-    ],
-)
-def test_visitors_cannot_take_a_name_that_is_not_theirs(identity: Any) -> None:
-    @testing.virtual_time
-    async def story() -> None:
-        async with testing.Network(make_house().server) as network:
-            with pytest.raises(NotAuthorized):
-                await network.connect(identity)
-
-    story()

@@ -35,7 +35,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Leaves stand outside: nobody imports them but by name, where they are needed.
 CARRIERS = ["transports.memory", "transports.tcp", "transports.stream", "transports.lane"]
-APPLICATIONS = ["testing", "cli", "demo", "__main__"]
+APPLICATIONS = ["testing", "terminal", "talk", "story", "cast", "demo", "cli", "__main__"]
 
 
 class Import(NamedTuple):
@@ -167,7 +167,8 @@ def test_importing_the_library_imports_no_command_line_and_no_carrier(start: str
     )
     modules = set(done.stdout.split())
     assert "wse.server" in modules
-    leaves = {"click", "rich", "uvloop", "wse.cli", "wse.demo", "wse.transports.tcp"}
+    programs = {f"wse.{name}" for name in APPLICATIONS if name != "testing"}
+    leaves = {"click", "rich", "uvloop", "wse.transports.tcp"} | programs
     assert not modules & leaves
     if start == "import wse":
         assert {one for one in modules if one.startswith("wse.transports.")} == {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -246,6 +247,7 @@ def test_after_our_close_only_the_peers_counts() -> None:
     lane.feed(wire(F(TEXT, b"half", fin=False)))
     lane.closing = True
     lane.feed(wire(F(TEXT, b"x"), F(PING), F(CONT, b"y"), F(7), F(TEXT, b"\xff"), closing(1000)))
+    lane.feed(wire(closing(1001)))
     assert port.told == [("close", 1000, "")]
 
 
@@ -293,11 +295,28 @@ def test_control_frames_are_not_bound_by_the_limit(opcode: int) -> None:
     assert port.told == told[opcode]
 
 
-def test_nothing_is_read_after_a_failure() -> None:
+def test_nothing_is_read_after_frames_that_are_none() -> None:
     lane, port = open_lane()
     lane.feed(wire(F(CONT), F(TEXT, b"late")))
     lane.feed(wire(F(TEXT, b"later"), closing(1000)))
     assert port.told == [("failed", 1002)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (F(TEXT, bytes(5000)), 1009),
+        (F(TEXT, bytes(1001)), 1009),
+        (F(TEXT, b"\xff"), 1007),
+        (F(TEXT, b"\xff", fin=False), 1007),
+    ],
+)
+def test_after_a_failure_only_the_peers_close_counts(bad: F, code: int) -> None:
+    lane, port = open_lane()
+    story = wire(bad, F(TEXT, b"late"), F(PING), F(BINARY, bytes(3000)), F(CONT), closing(1000))
+    for n in range(0, len(story), 100):
+        lane.feed(story[n : n + 100])
+    assert port.told == [("failed", code), ("close", 1000, "")]
 
 
 def test_fragments_are_counted_for_each_message() -> None:
@@ -369,8 +388,28 @@ def test_compressed_fragments_above_the_limit() -> None:
 
 def test_frame_above_the_limit_even_compressed() -> None:
     lane, port = open_lane(extensions=[deflate()])
-    lane.feed(wire(F(TEXT, bytes(1001), rsv=4)))
+    lane.feed(wire(F(TEXT, bytes(2000), rsv=4)))
     assert port.told == [("failed", 1009)]
+
+
+def test_noise_at_the_limit_grows_when_it_is_compressed() -> None:
+    noise = hashlib.shake_256().digest(1000)
+    frame = compressed(deflate(), noise, BINARY)
+    assert len(frame.payload) > 1000
+    lane, port = open_lane(max_size=1000, extensions=[deflate()])
+    lane.feed(wire(frame))
+    assert port.told == [("binary", noise)]
+
+
+def test_uncompressed_messages_get_no_allowance() -> None:
+    for frames in (
+        [F(TEXT, bytes(1001))],
+        [F(TEXT, bytes(1001), fin=False)],
+        [F(TEXT, bytes(1000), fin=False), F(CONT, b"x")],
+    ):
+        lane, port = open_lane(max_size=1000, extensions=[deflate()])
+        lane.feed(wire(*frames))
+        assert port.told == [("failed", 1009)]
 
 
 def test_compressed_text_that_is_not_utf8() -> None:

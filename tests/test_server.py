@@ -18,6 +18,7 @@ from wse import (
     CallFailed,
     CallNotRegistered,
     Channel,
+    ConnectionFailed,
     Decision,
     HandlerFailed,
     InvalidPayload,
@@ -28,6 +29,7 @@ from wse import (
     NotAuthorized,
     Procedures,
     Protocol,
+    Proxies,
     Types,
     WseClient,
     WseConnection,
@@ -1200,3 +1202,74 @@ async def test_strangers_disturb_nobody(caplog: pytest.LogCaptureFixture) -> Non
             assert events == ["joined alice a", "connected a"]
             assert not server._strangers
     assert caplog.records == []
+
+
+# -- who may connect at all ------------------------------------------------------------------
+
+
+@testing.virtual_time
+async def test_pages_of_other_origins_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[Any] = []
+    server = WseServer(lambda attempt: asked.append(attempt) or attempt.accept("alice"))
+    async with testing.Network(server, "ws://chat.example/") as network:
+        page = {"Host": "chat.example", "Origin": "https://evil.example"}
+        with pytest.raises(ConnectionFailed) as caught:
+            await network.connect(headers=page)
+        assert caught.value.details == {"status": 403}
+        assert not caught.value.temporary
+        assert asked == []
+        assert "origins=['https://evil.example']" in caplog.text
+        await network.connect(headers={"Host": "chat.example", "Origin": "https://chat.example"})
+        await network.connect()
+        assert len(asked) == 2
+
+
+@testing.virtual_time
+async def test_pages_of_listed_origins_may_connect() -> None:
+    server = make_server(origins=["https://app.example"])
+    async with testing.Network(server) as network:
+        page = {"Host": "api.example", "Origin": "https://app.example"}
+        assert (await network.connect("alice", headers=page)).welcome == {"you are": "alice"}
+
+
+def test_what_is_no_origin_cannot_be_listed() -> None:
+    with pytest.raises(ValueError, match=r"app\.example"):
+        make_server(origins=["app.example"])
+
+
+@testing.virtual_time
+async def test_more_strangers_than_allowed_come_back_later() -> None:
+    server = WseServer(
+        lambda attempt: attempt.accept(attempt.identity),
+        limits=Limits(max_strangers=2, authentication_timeout=3),
+    )
+    limits = server.limits
+    async with testing.Network(server) as network:
+        alice = await network.connect("alice")
+        dialer = MemoryDialer(server)
+        for _ in range(2):
+            await dialer("ws://test/", subprotocol=WseJSON.name, headers={}, limits=limits)
+        with pytest.raises(ConnectionFailed) as caught:
+            await network.connect("bob")
+        assert caught.value.details == {"status": 503}
+        assert (caught.value.temporary, caught.value.retry_after) == (True, 3)
+        await testing.pass_time(3)
+        await network.connect("bob")
+        assert alice.closed is None
+
+
+@testing.virtual_time
+async def test_the_word_of_a_listed_proxy_counts() -> None:
+    seen: list[Any] = []
+
+    def look(attempt: Attempt) -> Decision:
+        seen.append(attempt.remote_addr)
+        return attempt.accept("alice")
+
+    server = WseServer(look, proxies=Proxies("10.0.0.0/8"), conn_per_user=2)
+    async with testing.Network(server) as network:
+        told = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}
+        await network.connect(headers=told, remote_addr="10.0.0.1")
+        await network.connect(headers=told, remote_addr="203.0.113.99")
+        assert seen == ["203.0.113.7", "203.0.113.99"]
+        assert [conn.remote_addr for conn in server.clients["alice"].conns.values()] == seen

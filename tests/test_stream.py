@@ -215,6 +215,8 @@ async def test_close_before_start_is_told(side: str) -> None:
     opened.stream.lose()
     opened.transport.start(opened.receiver)
     assert opened.receiver.events == [("text", b"last words"), ("lost", 4321, "gone", False)]
+    await testing.pass_time(10.0)
+    assert not opened.stream.is_aborted()
 
 
 @testing.virtual_time
@@ -331,12 +333,21 @@ async def test_client_leaves_the_end_of_the_stream_to_the_server() -> None:
 async def test_garbage_after_our_close_waits_for_the_end(side: str) -> None:
     opened = Opened(side)
     opened.transport.close(1000, "done")
-    opened.arrive(F(TEXT, b"", claims=1 << 40))
-    opened.arrive(F(TEXT, b"x"))
+    opened.arrive(F(TEXT, b"x", size_bytes=8))
+    opened.arrive(closing(1000))
     assert not opened.stream.is_closing()
     opened.stream.end()
     await opened.transport.wait_closed()
     assert not opened.stream.is_aborted()
+    assert opened.receiver.events == []
+
+
+@testing.virtual_time
+async def test_answer_to_our_close_is_heard_behind_a_large_message() -> None:
+    opened = Opened()
+    opened.transport.close(1000, "done")
+    opened.arrive(F(TEXT, bytes(5000)), closing(1000))
+    assert opened.stream.is_closing()
     assert opened.receiver.events == []
 
 
@@ -452,16 +463,15 @@ async def test_what_waits_leaves_before_a_failure(side: str) -> None:
     assert await opened.heard() == [(0x81, b"waits"), (0x88, b"\x03\xeawse.protocol-error")]
 
 
-@pytest.mark.parametrize("half_closes", [True, False])
 @testing.virtual_time
-async def test_server_that_failed_says_no_more_and_reads_on(half_closes: bool) -> None:
-    opened = Opened("server", half_closes=half_closes)
+async def test_server_that_failed_says_no_more_and_reads_on() -> None:
+    opened = Opened("server")
     opened.stream.stick()
     opened.receiver.write(b"waits")
     opened.transport.pause_reading()
     opened.arrive(F(CONT))
     opened.transport.resume_reading()
-    assert opened.stream.eof is half_closes
+    assert opened.stream.eof
     assert opened.stream.is_reading()
     opened.stream.unstick()
     opened.arrive(F(TEXT, b"late"), closing(1000))
@@ -470,6 +480,31 @@ async def test_server_that_failed_says_no_more_and_reads_on(half_closes: bool) -
     await opened.transport.wait_closed()
     assert not opened.stream.is_aborted()
     assert opened.receiver.events == [("lost", 1002, "wse.protocol-error", True)]
+
+
+@pytest.mark.parametrize("half_closes", [True, False])
+@testing.virtual_time
+async def test_server_that_was_sent_too_much_waits_for_the_answer(half_closes: bool) -> None:
+    opened = Opened("server", half_closes=half_closes)
+    whole = F(BINARY, bytes(5000)).to("server")
+    opened.transport.data_received(whole[:3000])
+    assert opened.receiver.events == [("lost", 1009, "wse.message-too-large", True)]
+    assert opened.stream.eof is half_closes
+    opened.transport.data_received(whole[3000:])
+    opened.arrive(F(TEXT, b"late"), F(BINARY, bytes(3000)))
+    assert not opened.stream.is_closing()
+    opened.arrive(closing(1009))
+    assert opened.stream.is_closing()
+    await opened.transport.wait_closed()
+    assert not opened.stream.is_aborted()
+
+
+@testing.virtual_time
+async def test_server_that_cannot_half_close_ends_at_once_when_frames_are_no_frames() -> None:
+    opened = Opened("server", half_closes=False)
+    opened.arrive(F(CONT))
+    assert opened.stream.is_closing()
+    assert await opened.heard() == [(0x88, b"\x03\xeawse.protocol-error")]
 
 
 @both_sides

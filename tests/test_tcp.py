@@ -28,10 +28,12 @@ from carriers import (
     request,
 )
 from support import real_time
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
 
 from wse import Attempt, ConnectionFailed, Decision, Limits, WseClient, WseServer, testing
 from wse.transports import tcp
-from wse.transports.base import Transport
+from wse.transports.base import Refusal, Transport
 from wse.transports.stream import StreamTransport
 from wse.transports.tcp import TcpDialer
 
@@ -463,7 +465,7 @@ async def test_url_of_an_ipv6_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @real_time
 async def test_stop_takes_no_more_and_leaves_who_is_there() -> None:
-    acceptor = Acceptor(LIMITS, echo=True)
+    acceptor = Acceptor(Limits(upgrade_timeout=60.0), echo=True)
     async with listening(acceptor) as listener, raw_client(listener.port) as peer:
         await acceptor.receiver()
         port = listener.port
@@ -534,6 +536,7 @@ async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
     stream.set_protocol(upgrade)
     upgrade.connection_made(stream)
     upgrade.data_received(b"GET / HTTP/1.1\r\n\r\n")
+    upgrade.data_received(request())
     assert stream.written.startswith(b"HTTP/1.1 426")
     await testing.pass_time(4.9)
     assert listener.upgrading == {stream}
@@ -578,6 +581,26 @@ async def test_cancelled_at_any_time_leaves_nothing(turns: int) -> None:
             assert isinstance(dialling.result(), StreamTransport)
             dialling.result().abort()
     assert troubles == []
+
+
+@testing.virtual_time
+async def test_an_answer_that_comes_as_we_give_up_is_left_alone() -> None:
+    http = ClientProtocol(parse_uri("ws://test/"))
+    stream = FakeStream()
+    opening = tcp._Opening(http, b"the request", LIMITS)
+    stream.set_protocol(opening)
+    opening.connection_made(stream)
+    assert stream.written == b"the request"
+    opening.opened.cancel()
+    lines = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept_key(http.key)}",
+    ]
+    opening.data_received("\r\n".join([*lines, "", ""]).encode())
+    opening.connection_lost(None)
+    assert opening.opened.cancelled()
 
 
 # -- a whole story, on each loop -----------------------------------------------------------------
@@ -662,3 +685,36 @@ def test_a_reader_that_stops_and_goes_on(
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(story())
+
+
+# -- refused before the upgrade --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "retry_after"),
+    [
+        (Refusal(status=403, text="This origin may not connect."), 403, None),
+        (Refusal(status=503, text="Too many at once.", retry_after=10), 503, "10"),
+    ],
+)
+@real_time
+async def test_a_refusal_is_an_http_answer(
+    refusal: Refusal, status: int, retry_after: str | None
+) -> None:
+    acceptor = Acceptor(LIMITS)
+    acceptor.refusal = refusal
+    async with listening(acceptor) as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(request())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        assert first.split()[:2] == ["HTTP/1.1", str(status)]
+        assert headers.get("Retry-After") == retry_after
+        assert body.decode().strip() == refusal.text
+        assert acceptor.transports == []
+        with pytest.raises(ConnectionFailed) as caught:
+            await dial(f"ws://127.0.0.1:{listener.port}/", LIMITS, TcpDialer())
+        assert caught.value.details == {"status": status}
+        assert caught.value.temporary is (status == 503)

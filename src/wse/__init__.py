@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .admission import Proxies
 from .auth import Attempt, Decision, hmac_challenge, hmac_solver
 from .backoff import Backoff
 from .channel import Channel
@@ -73,6 +74,7 @@ __all__ = [
     "Procedures",
     "Protocol",
     "ProtocolViolation",
+    "Proxies",
     "Reason",
     "SolverMissing",
     "Status",

@@ -205,8 +205,7 @@ class WseClient:
         """
         check_reason(reason)
         self._stop(CloseCode.NORMAL, reason)
-        if self._leaving:
-            await asyncio.wait(tuple(self._leaving))
+        await self._all_left()
 
     async def wait_closed(self) -> None:
         """Wait until the client is offline and will not come back by itself.
@@ -287,6 +286,11 @@ class WseClient:
         if self.status is not Status.IDLE:
             self._set(Status.OFFLINE)
 
+    async def _all_left(self) -> None:
+        """Wait until nothing is left of the connections that have ended."""
+        if self._leaving:
+            await asyncio.wait(tuple(self._leaving))
+
     async def _reach(self) -> Any:
         """`connect`, as a task of our own that `close` may cancel."""
         self._attempts = 0
@@ -298,6 +302,9 @@ class WseClient:
             if current is not None and current.cancelling():
                 raise
             raise ConnectionFailed(message="closed while connecting", temporary=False) from None
+        except ConnectError:
+            await self._all_left()
+            raise
         finally:
             if self._work is work:
                 self._work = None
@@ -306,19 +313,21 @@ class WseClient:
 
     async def _first(self) -> Any:
         limit = asyncio.timeout(self.timeout)
+        failure = ConnectionFailed(message="no welcome in time")
         try:
             async with limit:
                 while True:
                     try:
                         return await self._attempt()
                     except ConnectionFailed as error:
+                        failure = error
                         if not (self.reconnect and error.temporary):
                             raise
                         await self._wait(error)
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise ConnectionFailed(message="no welcome in time") from error
+            raise failure from error
 
     async def _again(self) -> None:
         """Come back, until welcomed, refused or closed."""

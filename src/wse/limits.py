@@ -19,6 +19,8 @@ class Limits:
     """From the TCP connection to the end of the HTTP upgrade; then the socket is closed."""
     authentication_timeout: float = 10.0
     """From the TCP connection to the welcome; then closed with `wse.authentication-timeout`."""
+    max_strangers: int = 1000
+    """Upgraded connections that are not identified yet; more get HTTP 503 with Retry-After."""
     max_upgrade_bytes: int = 16 * 1024
     """The HTTP upgrade request; a longer one gets status 431."""
     max_stranger_message_bytes: int = 16 * 1024

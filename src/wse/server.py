@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ssl import SSLContext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic
 
+from .admission import Origins, Proxies
 from .auth import Identify, cid_of
 from .channel import Channel
 from .codes import Reason
@@ -24,7 +27,7 @@ from .protocol import Protocol, WseJSON
 from .registry import Registry
 from .runner import run_until_signal
 from .signals import Emitter, Signal
-from .transports.base import Handshake, Transport
+from .transports.base import Handshake, Refusal, Transport
 
 if TYPE_CHECKING:
     from .transports.tcp import Listener
@@ -64,10 +67,14 @@ class WseServer(Generic[S]):
         limits: What a peer may cost.
         timeout: Seconds that a call to a device waits, unless it says otherwise.
         state: Makes each device's `conn.state` when it is first asked for.
+        origins: Pages that may connect besides those of the server's own host, such as
+            `https://app.example.com`; `*` for all. Clients that are no browsers send no Origin
+            and are not concerned.
+        proxies: Whose word about a peer's address is taken; nobody's when None.
 
     Raises:
         IdentifyMissing: `identify` cannot be called.
-        ValueError: `conn_per_user` below 1, no protocols, or two of one name.
+        ValueError: `conn_per_user` below 1, two protocols of one name, or an origin that is none.
     """
 
     def __init__(
@@ -79,6 +86,8 @@ class WseServer(Generic[S]):
         limits: Limits = Limits(),  # noqa: B008 - frozen
         timeout: float = 30.0,
         state: Callable[[], S] = SimpleNamespace,  # type: ignore[assignment]
+        origins: Sequence[str] = (),
+        proxies: Proxies | None = None,
     ) -> None:
         if not callable(identify):
             raise IdentifyMissing
@@ -100,6 +109,8 @@ class WseServer(Generic[S]):
         self._protocols = {protocol.name: protocol for protocol in protocols or (WseJSON(),)}
         if len(self._protocols) < len(protocols):
             raise ValueError("two protocols have the same name")
+        self._origins = Origins(origins)
+        self._proxies = proxies
         self._strangers: set[WseConnection[S]] = set()
         self._hub = ServerHub(
             channel=self.channel,
@@ -196,12 +207,27 @@ class WseServer(Generic[S]):
         """The most preferred protocol of those offered; see `Acceptor`."""
         return next((name for name in self._protocols if name in offered), None)
 
+    def vet(self, handshake: Handshake) -> Refusal | None:
+        """Keep out pages of other origins, and more strangers than allowed; see `Acceptor`."""
+        origin = handshake.headers.get("origin")
+        if not self._origins.allow(origin, handshake.headers.get("host")):
+            logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
+            return Refusal(status=403, text="This origin may not connect.")
+        if len(self._strangers) >= self.limits.max_strangers:
+            logger.info("refused a connection: %d are not identified", len(self._strangers))
+            wait = math.ceil(self.limits.authentication_timeout)
+            return Refusal(status=503, text="Too many at once.", retry_after=wait)
+        return None
+
     def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
         """Take a connection that a carrier has opened; see `Acceptor`."""
         transport.max_message_bytes = self.limits.max_stranger_message_bytes
         if subprotocol is None:
             transport.close(Reason.PROTOCOL_ERROR.close_code, Reason.PROTOCOL_ERROR)
             return
+        if self._proxies is not None:
+            peer = self._proxies.peer(handshake.remote_addr, handshake.headers)
+            handshake = replace(handshake, remote_addr=peer)
         conn: WseConnection[S] = WseConnection(
             self._hub, transport, self._protocols[subprotocol], handshake
         )

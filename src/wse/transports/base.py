@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from ..limits import Limits
 
-__all__ = ["Acceptor", "Dialer", "Handshake", "Receiver", "Transport"]
+__all__ = ["Acceptor", "Dialer", "Handshake", "Receiver", "Refusal", "Transport"]
 
 
 class Receiver(Protocol):
@@ -109,10 +109,24 @@ class Handshake:
         return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a connection is not upgraded: an HTTP answer (RFC 6455 section 4.2.2)."""
+
+    status: int
+    text: str
+    """One sentence for the body."""
+    retry_after: int | None = None
+    """Seconds after which to come back (RFC 9110 section 10.2.3)."""
+
+
 class Acceptor(Protocol):
     """Who takes the connections that a carrier listens for."""
 
     limits: Limits
+
+    def vet(self, handshake: Handshake) -> Refusal | None:
+        """Whether not to upgrade a connection that asks for it."""
 
     def select(self, offered: Sequence[str]) -> str | None:
         """The subprotocol to answer with, one of those offered (RFC 6455 section 4.2.2)."""

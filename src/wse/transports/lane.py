@@ -21,7 +21,7 @@ from ..codes import CloseCode, Reason
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:
+except ImportError:  # pragma: no cover - the C extension is optional
     from websockets.utils import apply_mask
 
 __all__ = ["Lane", "close_frame", "frame_binary", "frame_pong", "frame_text", "masked"]
@@ -169,7 +169,7 @@ class Lane:
             if mask:
                 body += 4
             stop = body + size
-            if size > self.max_size and (size > _MAX_CONTROL or not head & 0x08):
+            if size > self.max_size and size > self._allowed(head):
                 self._refuse(data[start : start + 2])
                 self._skip = max(0, stop - end)
                 start = min(stop, end)
@@ -201,6 +201,14 @@ class Lane:
             start = stop
         return start
 
+    def _allowed(self, head: int) -> int:
+        """Bytes of payload that a frame may have as it travels."""
+        if head & 0x08:
+            return _MAX_CONTROL
+        if self._extensions and head not in _WHOLE:
+            return self.max_size + self.max_size // 8 + 64  # noise grows when it is compressed
+        return self.max_size
+
     def _refuse(self, head: bytes) -> None:
         """A frame above the limit: unless its head is worse still, it is too big."""
         well_formed = head[0] & 0x70 == 0 and head[0] & 0x0F in (0, 1, 2)
@@ -219,7 +227,7 @@ class Lane:
             # A control frame may come amid fragments (RFC 6455 section 5.4) and is not of them.
             slow = Protocol(self._side, state=State.OPEN, logger=_library_logger)
             slow.extensions = self._extensions
-        slow.max_message_size = None if is_control else self.max_size
+        slow.max_message_size = None if is_control else self._allowed(head)
         slow.receive_data(frame)
         if slow.parser_exc is not None:
             assert slow.close_sent is not None
@@ -248,7 +256,8 @@ class Lane:
                 self._fail(CloseCode.INVALID_DATA)
                 return
         self._parts.append(bytes(frame.data))
-        if len(self._parts) > self._max_fragments:
+        size = sum(map(len, self._parts))
+        if len(self._parts) > self._max_fragments or size > self.max_size:
             self._fail(CloseCode.MESSAGE_TOO_BIG)
         elif frame.fin:
             message = b"".join(self._parts)

@@ -115,8 +115,7 @@ class MemoryTransport(Transport):
 
     def _end(self) -> None:
         self._ended = True
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._gone.set_result(None)
 
     def _schedule(self) -> None:
         if self._arriving and not self._scheduled and self._receiver is not None:
@@ -175,8 +174,6 @@ class MemoryDialer:
         if not self.reachable:
             raise ConnectionFailed(message="unreachable")
         parts = urlsplit(url)
-        ours, theirs = pair(limits)
-        self.last = ours
         handshake = Handshake(
             path=parts.path or "/",
             query_string=parts.query,
@@ -184,5 +181,15 @@ class MemoryDialer:
             remote_addr=self._remote_addr,
             opened=asyncio.get_running_loop().time(),
         )
+        refusal = self._acceptor.vet(handshake)
+        if refusal is not None:
+            raise ConnectionFailed(
+                {"status": refusal.status},
+                refusal.text,
+                temporary=refusal.status >= 500,
+                retry_after=refusal.retry_after or 0.0,
+            )
+        ours, theirs = pair(limits)
+        self.last = ours
         self._acceptor.open(theirs, handshake, self._acceptor.select([subprotocol]))
         return ours

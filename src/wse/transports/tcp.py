@@ -27,7 +27,7 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectionFailed
 from ..limits import Limits
-from .base import Acceptor, Handshake, Transport
+from .base import Acceptor, Handshake, Refusal, Transport
 from .stream import StreamTransport
 
 __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
@@ -99,14 +99,30 @@ class _Upgrade(asyncio.Protocol):
         if response.status_code != 101:
             self._answer(response.status_code, response.headers)
             return
+        handshake = self._handshake(request)
+        refusal = self._listener.acceptor.vet(handshake)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
         http.send_response(response)
         self._stream.write(b"".join(http.data_to_send()))
-        self._open(http, request, rest)
+        self._open(http, handshake, rest)
 
     def _select(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         return cast(Subprotocol | None, self._listener.acceptor.select(offered))
 
-    def _open(self, http: ServerProtocol, request: Request, rest: bytes) -> None:
+    def _handshake(self, request: Request) -> Handshake:
+        peer = self._stream.get_extra_info("peername")
+        path, _, query_string = request.path.partition("?")
+        return Handshake(
+            path=path,
+            query_string=query_string,
+            headers=_merged(request.headers),
+            remote_addr=peer[0] if isinstance(peer, tuple) else None,
+            opened=self._opened,
+        )
+
+    def _open(self, http: ServerProtocol, handshake: Handshake, rest: bytes) -> None:
         self._timer.cancel()
         listener = self._listener
         listener.upgrading.discard(self._stream)
@@ -115,25 +131,24 @@ class _Upgrade(asyncio.Protocol):
         listener.open.add(transport)
         transport.closed = listener.open.discard
         transport.preload(rest)
-        peer = self._stream.get_extra_info("peername")
-        path, _, query_string = request.path.partition("?")
-        handshake = Handshake(
-            path=path,
-            query_string=query_string,
-            headers=_merged(request.headers),
-            remote_addr=peer[0] if isinstance(peer, tuple) else None,
-            opened=self._opened,
-        )
         listener.acceptor.open(transport, handshake, http.subprotocol)
 
     def _answer(self, status: int, headers: Headers | None = None) -> None:
         """Refuse over HTTP, with our own words; the peer ends then, or the timer does."""
-        text = _REFUSALS.get(status, _REFUSALS[400])
-        response = ServerProtocol().reject(status, text + "\n")
+        response = ServerProtocol().reject(status, _REFUSALS.get(status, _REFUSALS[400]) + "\n")
         for name in ("Allow", "Upgrade"):
             if headers is not None and name in headers:
                 response.headers[name] = headers[name]
         response.headers["Sec-WebSocket-Version"] = "13"
+        self._say_goodbye(response)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        response = ServerProtocol().reject(refusal.status, refusal.text + "\n")
+        if refusal.retry_after is not None:
+            response.headers["Retry-After"] = str(refusal.retry_after)
+        self._say_goodbye(response)
+
+    def _say_goodbye(self, response: Response) -> None:
         self._stream.write(response.serialize())
         self._data.clear()
         self._refused = True

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+
+from wse.admission import Origins, Proxies
+
+# -- origins ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://app.example.com", "app.example.com"),
+        ("http://app.example.com", "app.example.com"),
+        ("http://localhost:4200", "localhost:4200"),
+        ("https://app.example.com", "app.example.com:443"),
+        ("https://app.example.com:443", "app.example.com"),
+        ("https://APP.example.com", "app.EXAMPLE.com"),
+        ("http://[::1]:4200", "[::1]:4200"),
+        (None, "app.example.com"),
+        (None, None),
+    ],
+)
+def test_pages_of_the_own_host_and_what_is_no_page_may_connect(
+    origin: str | None, host: str | None
+) -> None:
+    assert Origins().allow(origin, host)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://evil.example", "app.example.com"),
+        ("https://app.example.com.evil.example", "app.example.com"),
+        ("https://evil.example/app.example.com", "evil.example"),
+        ("http://localhost:3000", "localhost:4200"),
+        ("https://app.example.com:8443", "app.example.com"),
+        ("http://app.example.com:443", "app.example.com"),
+        ("https://user@app.example.com", "app.example.com:1"),
+        ("https://app.example.com", None),
+        ("https://app.example.com", ""),
+        ("null", "app.example.com"),
+        ("", "app.example.com"),
+        ("https://", "app.example.com"),
+        ("https://app.example.com:99999", "app.example.com"),
+        ("file://app.example.com", "app.example.com"),
+        ("app.example.com", "app.example.com"),
+    ],
+)
+def test_pages_of_other_hosts_may_not(origin: str, host: str | None) -> None:
+    assert not Origins().allow(origin, host)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "answer"),
+    [
+        ("https://app.example.com", "https://app.example.com", True),
+        ("https://app.example.com", "https://app.example.com:443", True),
+        ("https://app.example.com", "http://app.example.com", False),
+        ("http://localhost:3000", "http://localhost:3000", True),
+        ("http://localhost:3000", "http://localhost:3001", False),
+        ("null", "null", True),
+        ("*", "https://anything.example", True),
+        ("*", "null", True),
+    ],
+)
+def test_listed_origins_may_connect_from_anywhere(allowed: str, origin: str, answer: bool) -> None:
+    assert Origins([allowed]).allow(origin, "api.example.com") is answer
+
+
+@pytest.mark.parametrize("origin", ["app.example.com", "https://", "https://a/path", "", "https://a:x"])
+def test_what_is_no_origin_cannot_be_listed(origin: str) -> None:
+    with pytest.raises(ValueError, match="origin"):
+        Origins([origin])
+
+
+# -- proxies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "told", "address"),
+    [
+        ("10.0.0.1", "203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", "198.51.100.1, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
+        ("10.0.0.1", "10.0.0.9, 10.0.0.2", "10.0.0.9"),
+        ("10.0.0.1", "203.0.113.7:5000", "203.0.113.7"),
+        ("10.0.0.1", "[2001:db8::1]:5000", "2001:db8::1"),
+        ("10.0.0.1", "2001:db8::1", "2001:db8::1"),
+        ("::ffff:10.0.0.1", "203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "unknown", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.7, nonsense", "10.0.0.1"),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
+        (None, "198.51.100.1", None),
+    ],
+)
+def test_the_last_address_that_is_no_proxys(
+    peer: str | None, told: str, address: str | None
+) -> None:
+    proxies = Proxies("10.0.0.0/8")
+    assert proxies.peer(peer, {"x-forwarded-for": told}) == address
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("for=203.0.113.7", "203.0.113.7"),
+        ('for=198.51.100.1, For="[2001:db8::1]:4711";proto=https;by=10.0.0.1', "2001:db8::1"),
+        ("proto=https", "10.0.0.1"),
+        ("for=_hidden", "10.0.0.1"),
+    ],
+)
+def test_the_standard_header(told: str, address: str) -> None:
+    proxies = Proxies("10.0.0.0/8", header="Forwarded")
+    assert proxies.peer("10.0.0.1", {"forwarded": told}) == address
+
+
+def test_a_proxy_behind_a_unix_socket() -> None:
+    headers = {"x-forwarded-for": "203.0.113.7"}
+    assert Proxies("unix").peer(None, headers) == "203.0.113.7"
+    assert Proxies("10.0.0.0/8").peer(None, headers) is None
+    assert Proxies("unix").peer("10.0.0.1", headers) == "10.0.0.1"
+
+
+def test_the_header_that_is_not_named_is_not_believed() -> None:
+    headers = {"forwarded": "for=198.51.100.1"}
+    assert Proxies("10.0.0.0/8").peer("10.0.0.1", headers) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(("network", "header"), [("10.0.0.1/8", "forwarded"), ("::1", "x-real-ip")])
+def test_what_cannot_be_trusted(network: str, header: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Proxies(network, header=header)
