@@ -625,3 +625,109 @@ async def test_close_and_pong_are_not_compressed(side: str) -> None:
         (0x80 | PONG, b"x" * 100),
         (0x80 | CLOSE, b"\x03\xe8" + b"y" * 100),
     ]
+
+
+def lost(opened: Opened) -> tuple[int, str, bool] | None:
+    return next((event[1:] for event in opened.receiver.events if event[0] == "lost"), None)
+
+
+# -- heartbeat -----------------------------------------------------------------------------------
+
+
+@both_sides
+@testing.virtual_time
+async def test_a_silent_peer_is_asked_and_given_up(side: str) -> None:
+    opened = Opened(side)
+    await testing.pass_time(24.9)
+    assert opened.stream.writes == []
+    await testing.pass_time(0.2)
+    assert await opened.heard() == [(0x80 | PING, b"")]
+    await testing.pass_time(9.8)
+    assert lost(opened) is None
+    await testing.pass_time(0.2)
+    assert lost(opened) == (1006, "wse.heartbeat-lost", False)
+    await opened.transport.wait_closed()
+
+
+@both_sides
+@testing.virtual_time
+async def test_a_peer_that_answers_stays(side: str) -> None:
+    opened = Opened(side)
+    for _ in range(10):
+        await testing.pass_time(26)
+        opened.arrive(F(PONG, b""))
+    assert lost(opened) is None
+    assert await opened.heard() == [(0x80 | PING, b"")] * len(opened.stream.writes)
+    assert opened.stream.writes
+
+
+@testing.virtual_time
+async def test_a_dead_peer_is_noticed_behind_a_full_send_buffer() -> None:
+    opened = Opened()
+    opened.stream.stick()
+    opened.transport.write([b"x" * 100])
+    await testing.pass_time(36)
+    assert lost(opened) == (1006, "wse.heartbeat-lost", False)
+    assert len(opened.stream.writes) == 1
+
+
+@testing.virtual_time
+async def test_silence_does_not_count_while_reading_is_paused() -> None:
+    opened = Opened()
+    opened.transport.pause_reading()
+    await testing.pass_time(3600)
+    assert lost(opened) is None
+    opened.transport.resume_reading()
+    await testing.pass_time(61)
+    assert lost(opened) == (1006, "wse.heartbeat-lost", False)
+
+
+@testing.virtual_time
+async def test_a_closed_connection_has_no_heartbeat() -> None:
+    opened = Opened()
+    opened.transport.close(1000, "")
+    await testing.pass_time(3600)
+    assert lost(opened) is None
+    assert await opened.heard() == [(0x80 | CLOSE, b"\x03\xe8")]
+
+
+# -- turns ---------------------------------------------------------------------------------------
+
+
+@testing.virtual_time
+async def test_a_flood_is_taken_in_over_many_turns_and_nothing_is_lost() -> None:
+    opened = Opened()
+    frames = [F(TEXT, b"%d" % n) for n in range(10_000)]
+    opened.arrive(*frames)
+    first = len(opened.receiver.messages)
+    assert 0 < first <= 16 * 1024 // 7 + 1
+    assert not opened.stream.is_reading()
+    await asyncio.sleep(0)
+    assert first < len(opened.receiver.messages) <= 2 * first + 1
+    await testing.settle()
+    assert opened.receiver.messages == [b"%d" % n for n in range(10_000)]
+    assert opened.stream.is_reading()
+
+
+@testing.virtual_time
+async def test_a_flood_may_be_paused_between_turns() -> None:
+    opened = Opened()
+    opened.arrive(*(F(TEXT, b"%d" % n) for n in range(5_000)))
+    opened.transport.pause_reading()
+    before = len(opened.receiver.messages)
+    await testing.pass_time(1)
+    assert len(opened.receiver.messages) == before
+    assert not opened.stream.is_reading()
+    opened.transport.resume_reading()
+    await testing.settle()
+    assert opened.receiver.messages == [b"%d" % n for n in range(5_000)]
+    assert opened.stream.is_reading()
+
+
+@testing.virtual_time
+async def test_a_flood_of_a_peer_that_is_gone_ends() -> None:
+    opened = Opened()
+    opened.arrive(*(F(PING, b"") for _ in range(5_000)))
+    opened.transport.abort()
+    await testing.settle()
+    assert len(opened.stream.writes) < 5_000

@@ -10,16 +10,18 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
 from programs import connect, make_server, program, serving
+from rich.console import Console
 from support import real_time
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from wse import Attempt, Decision, Reason, WseConnection, WseServer
-from wse.talk import Lines
+from wse import Attempt, Decision, Reason, WseConnection, WseServer, talk
+from wse.talk import Lines, Talk
 
 PROTOCOL = Subprotocol("wse-default-json")
 
@@ -367,6 +369,32 @@ async def test_with_reconnect_a_refusal_is_the_end() -> None:
         await talk.until("RE_CONNECTING")
         await talk.until("! the server refused this identity")
         assert await talk.process.wait() == 1
+
+
+def test_a_signal_while_it_leaves_tears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    @real_time
+    async def story() -> None:
+        async with serving(make_server()) as url:
+            leaving = Talk(Console(file=StringIO()), url, interactive=False)
+            close = leaving.client.close
+            closed = asyncio.Event()
+
+            async def signalled_close() -> None:
+                if not closed.is_set():
+                    closed.set()
+                    running.cancel()
+                await close()
+
+            monkeypatch.setattr(leaving.client, "close", signalled_close)
+            with typed(b"") as fd:
+                monkeypatch.setattr(talk, "Lines", lambda _: Lines(fd))
+                running = asyncio.create_task(leaving.run("me", {}))
+                with pytest.raises(asyncio.CancelledError):
+                    await running
+            assert closed.is_set()
+            assert not leaving.client._leaving
+
+    story()
 
 
 # -- servers of JavaScript ---------------------------------------------------------------------

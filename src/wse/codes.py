@@ -91,6 +91,8 @@ class Reason(StrEnum):
     """The server ends or restarts. Comes back."""
     AUTHENTICATION_TIMEOUT = "wse.authentication-timeout", CloseCode.TRY_AGAIN_LATER
     """Not identified in time: a silent stranger, or an overloaded server. Comes back."""
+    HEARTBEAT_LOST = "wse.heartbeat-lost", CloseCode.ABNORMAL
+    """The peer gave no sign of life in time; never sent. Comes back."""
     SLOW_CONSUMER = "wse.slow-consumer", CloseCode.TRY_AGAIN_LATER
     """The peer does not read what is sent to it. Comes back."""
     MESSAGE_TOO_LARGE = "wse.message-too-large", CloseCode.MESSAGE_TOO_BIG

@@ -313,7 +313,7 @@ class Endpoint:
                 self._run(job.handler, job.type, job.payload, job.stamp)
         finally:
             self._pumping = False
-        if not self._inbox.full:
+        if self._inbox.has_room:
             self._transport.resume_reading()
 
     def _reply(self, type: str, stamp: str, outcome: Any) -> None:

@@ -52,6 +52,14 @@ class Inbox:
             or self._size >= self._limits.max_inbox_bytes
         )
 
+    @property
+    def has_room(self) -> bool:
+        """Whether reading may go on, once it was paused: half of it is free."""
+        return (
+            len(self._waiting) <= self._limits.max_inbox_messages // 2
+            and self._size <= self._limits.max_inbox_bytes // 2
+        )
+
     def admits(self, handler: Handler) -> bool:
         """Whether this handler, whose message has just come, may start now; if not, `keep` it."""
         return not self._waiting and self._free(handler)

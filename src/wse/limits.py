@@ -42,6 +42,10 @@ class Limits:
     """Messages of one connection that may wait for their handlers; then reading pauses."""
     max_inbox_bytes: int = 1024 * 1024
     """The same in bytes."""
+    heartbeat_interval: float = 25.0
+    """Silence after which a peer is asked for a sign of life."""
+    heartbeat_timeout: float = 10.0
+    """Silence after that; then the connection has ended with 1006 `wse.heartbeat-lost`."""
     close_timeout: float = 5.0
     """From a close frame to the end of the TCP connection; then it is aborted."""
 

@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+from ..errors import ConnectionFailed
 from ..limits import Limits
 
-__all__ = ["Acceptor", "Dialer", "Handshake", "Receiver", "Refusal", "Transport"]
+__all__ = ["Acceptor", "Dialer", "Handshake", "Receiver", "Refusal", "Transport", "refused"]
 
 
 class Receiver(Protocol):
@@ -118,6 +119,16 @@ class Refusal:
     """One sentence for the body."""
     retry_after: int | None = None
     """Seconds after which to come back (RFC 9110 section 10.2.3)."""
+
+
+def refused(status: int, retry_after: float) -> ConnectionFailed:
+    """The error of a client whose upgrade was answered with another HTTP status than 101."""
+    return ConnectionFailed(
+        {"status": status},
+        f"the server answered with HTTP status {status}",
+        temporary=status == 429 or status >= 500,
+        retry_after=retry_after,
+    )
 
 
 class Acceptor(Protocol):

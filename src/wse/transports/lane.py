@@ -24,7 +24,15 @@ try:
 except ImportError:  # pragma: no cover - the C extension is optional
     from websockets.utils import apply_mask
 
-__all__ = ["Lane", "close_frame", "frame_binary", "frame_pong", "frame_text", "masked"]
+__all__ = [
+    "Lane",
+    "close_frame",
+    "frame_binary",
+    "frame_ping",
+    "frame_pong",
+    "frame_text",
+    "masked",
+]
 
 _library_logger = logging.getLogger("wse.websockets")
 
@@ -35,6 +43,9 @@ _CLOSE = 0x80 | Opcode.CLOSE
 _PING = 0x80 | Opcode.PING
 _PONG = 0x80 | Opcode.PONG
 _HEARTBEAT = (_PING, _PONG)
+_TURN = 16 * 1024
+"""Bytes of frames that are taken in before others have their turn: a read may bring 256 KiB, and
+that many tiny frames would hold the loop for a third of a second."""
 _MAX_CONTROL = 125
 
 
@@ -82,6 +93,7 @@ class Lane:
         "_slow",
         "_stopped",
         "_utf8",
+        "behind",
         "closing",
         "max_size",
         "paused",
@@ -112,11 +124,14 @@ class Lane:
         self._stopped = False
         self.paused = True
         """Keep what comes; a lane starts so."""
+        self.behind = False
+        """Whether there is more than one turn of the loop takes in: call `feed` in the next."""
         self.closing = False
         """Whether a close frame was sent: only the peer's own matters now."""
 
     def feed(self, data: bytes = b"") -> None:
-        """Take in what the peer sent; without an argument, go on after a pause."""
+        """Take in what the peer sent; without an argument, go on after a pause or a turn."""
+        self.behind = False
         if self._stopped:
             return
         if self._skip:
@@ -149,6 +164,9 @@ class Lane:
         """Take whole frames off `data`; the position of the first byte that is left."""
         start, end = 0, len(data)
         while not (self.paused or self._stopped):
+            if start > _TURN:
+                self.behind = start < end
+                break
             if end - start < 2:
                 self._need = 2
                 break
@@ -311,6 +329,11 @@ def masked(frame: bytes) -> bytes:
     mask = secrets.token_bytes(4)
     head = bytes((frame[0], size | 0x80))
     return b"".join((head, frame[2:body], mask, apply_mask(frame[body:], mask)))
+
+
+def frame_ping() -> bytes:
+    """A ping frame as a server sends it."""
+    return _frame(_PING, b"")
 
 
 def frame_pong(data: bytes) -> bytes:

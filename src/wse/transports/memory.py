@@ -16,7 +16,7 @@ from websockets.datastructures import Headers
 from ..codes import CloseCode, Reason
 from ..errors import ConnectionFailed
 from ..limits import Limits
-from .base import Acceptor, Handshake, Receiver, Transport
+from .base import Acceptor, Handshake, Receiver, Transport, refused
 
 __all__ = ["MemoryDialer", "MemoryTransport", "pair"]
 
@@ -183,12 +183,7 @@ class MemoryDialer:
         )
         refusal = self._acceptor.vet(handshake)
         if refusal is not None:
-            raise ConnectionFailed(
-                {"status": refusal.status},
-                refusal.text,
-                temporary=refusal.status >= 500,
-                retry_after=refusal.retry_after or 0.0,
-            )
+            raise refused(refusal.status, refusal.retry_after or 0.0)
         ours, theirs = pair(limits)
         self.last = ours
         self._acceptor.open(theirs, handshake, self._acceptor.select([subprotocol]))

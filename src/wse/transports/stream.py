@@ -15,9 +15,18 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Side
 
 from ..codes import CloseCode, Reason
+from ..heartbeat import Heartbeat, Pulse
 from ..limits import Limits
 from .base import Receiver, Transport
-from .lane import Lane, close_frame, frame_binary, frame_pong, frame_text, masked
+from .lane import (
+    Lane,
+    close_frame,
+    frame_binary,
+    frame_ping,
+    frame_pong,
+    frame_text,
+    masked,
+)
 
 __all__ = ["StreamTransport"]
 
@@ -56,6 +65,9 @@ class StreamTransport(asyncio.Protocol, Transport):
         self._writing_paused = False
         self._stream_paused = False
         self._is_gone = False
+        self._behind = False
+        self._heartbeat = Heartbeat(limits, self._loop.time())
+        self._look: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] | None = None
         self.closed: Callable[[StreamTransport], None] | None = None
@@ -76,7 +88,8 @@ class StreamTransport(asyncio.Protocol, Transport):
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._lane.paused = self._reading_paused
-        self._lane.feed()
+        self._look_in(self._limits.heartbeat_interval)
+        self._take()
         if self._is_gone and not self._lane.closing:
             self._lane.closing = True
             receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
@@ -106,7 +119,7 @@ class StreamTransport(asyncio.Protocol, Transport):
             self._end_before_long()
             self._read_or_not()
             self._lane.paused = False
-            self._lane.feed()
+            self._take()
 
     def abort(self) -> None:
         self._lane.closing = True
@@ -122,7 +135,7 @@ class StreamTransport(asyncio.Protocol, Transport):
             self._reading_paused = False
             self._lane.paused = False
             self._read_or_not()
-            self._lane.feed()
+            self._take()
 
     async def wait_closed(self) -> None:
         if not self._is_gone:
@@ -133,7 +146,8 @@ class StreamTransport(asyncio.Protocol, Transport):
     # -- asyncio -----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._lane.feed(data)
+        self._heartbeat.heard = self._loop.time()
+        self._take(data)
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -153,6 +167,8 @@ class StreamTransport(asyncio.Protocol, Transport):
         self._is_gone = True
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._look is not None:
+            self._look.cancel()
         if self._receiver is not None:
             self._lane.stop()
             if not self._lane.closing:
@@ -208,6 +224,40 @@ class StreamTransport(asyncio.Protocol, Transport):
         """What followed the handshake in the same read."""
         self._lane.feed(data)
 
+    def _take(self, data: bytes = b"") -> None:
+        """Read frames, no more than the loop's turn allows; the rest in the next."""
+        self._lane.feed(data)
+        if self._lane.behind and not self._behind:
+            self._behind = True
+            self._loop.call_soon(self._take_more)
+            self._read_or_not()
+
+    def _take_more(self) -> None:
+        self._behind = False
+        self._take()
+        self._read_or_not()
+
+    def _look_in(self, seconds: float) -> None:
+        if not self._is_gone:
+            self._look = self._loop.call_later(seconds, self._look_after)
+
+    def _look_after(self) -> None:
+        """Ask a silent peer for a sign of life, and give up one that has none."""
+        now = self._loop.time()
+        pulse, again = self._heartbeat.check(
+            now, deaf=self._reading_paused, unwritten=self.unwritten
+        )
+        if self._lane.closing:
+            return
+        if pulse is Pulse.LOST:
+            self.abort()
+            assert self._receiver is not None
+            self._receiver.lost(CloseCode.ABNORMAL, Reason.HEARTBEAT_LOST)
+            return
+        if pulse is Pulse.ASK and not self._writing_paused:
+            self._say(self._own(frame_ping()))
+        self._look_in(again - now)
+
     def _say(self, data: bytes) -> None:
         if not self._is_gone:
             self._stream.write(data)
@@ -228,7 +278,7 @@ class StreamTransport(asyncio.Protocol, Transport):
     def _read_or_not(self) -> None:
         """A server does not read from a peer that does not read; a client always does."""
         unwilling = self._writing_paused and self._side is Side.SERVER
-        pause = (self._reading_paused or unwilling) and not self._lane.closing
+        pause = self._behind or ((self._reading_paused or unwilling) and not self._lane.closing)
         if pause != self._stream_paused and not self._stream.is_closing():
             self._stream_paused = pause
             if pause:

@@ -27,7 +27,7 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectionFailed
 from ..limits import Limits
-from .base import Acceptor, Handshake, Refusal, Transport
+from .base import Acceptor, Handshake, Refusal, Transport, refused
 from .stream import StreamTransport
 
 __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
@@ -303,14 +303,8 @@ def _request(http: ClientProtocol, headers: Mapping[str, str]) -> bytes:
 
 
 def _status_error(response: Response) -> ConnectionFailed:
-    status = response.status_code
     wait = response.headers.get("Retry-After", "")
-    return ConnectionFailed(
-        {"status": status},
-        f"the server answered with HTTP status {status}",
-        temporary=status == 429 or status >= 500,
-        retry_after=float(wait) if wait.isdecimal() else 0.0,
-    )
+    return refused(response.status_code, float(wait) if wait.isdecimal() else 0.0)
 
 
 class TcpDialer:
