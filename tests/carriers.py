@@ -274,7 +274,7 @@ class Acceptor:
         self._echo = echo
         self._speaks = speaks
 
-    def vet(self, handshake: Handshake) -> Refusal | None:  # noqa: ARG002
+    def vet(self, handshake: Handshake) -> Refusal | None:
         return self.refusal
 
     def select(self, offered: Sequence[str]) -> str | None:

@@ -68,7 +68,9 @@ def test_listed_origins_may_connect_from_anywhere(allowed: str, origin: str, ans
     assert Origins([allowed]).allow(origin, "api.example.com") is answer
 
 
-@pytest.mark.parametrize("origin", ["app.example.com", "https://", "https://a/path", "", "https://a:x"])
+@pytest.mark.parametrize(
+    "origin", ["app.example.com", "https://", "https://a/path", "", "https://a:x"]
+)
 def test_what_is_no_origin_cannot_be_listed(origin: str) -> None:
     with pytest.raises(ValueError, match="origin"):
         Origins([origin])

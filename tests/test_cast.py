@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from wse import NotAuthorized, WseError, testing
-from wse.cast import House
-from wse.story import Story
+from wse.cli.cast import House
+from wse.cli.story import Story
 
 
 def make_house(*, is_open: bool = True) -> House:

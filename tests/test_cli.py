@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect as raw_connect
 from websockets.typing import Subprotocol
 
 from wse import Attempt, Decision, WseClient, WseServer, hmac_challenge
-from wse.cli import _serving
+from wse.cli.commands import _serving
 
 PROTOCOL = Subprotocol("wse-default-json")
 

@@ -42,6 +42,7 @@ WIRE_REASONS = {
 OWN_REASONS = {
     "wse.server-closing": 1012,
     "wse.authentication-timeout": 1013,
+    "wse.heartbeat-lost": 1006,
     "wse.slow-consumer": 1013,
     "wse.message-too-large": 1009,
 }

@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 import wse
-from wse import Attempt, WseServer, cast, demo, story
-from wse.cli import main
+from wse import Attempt, WseServer
+from wse.cli import cast, demo, main, story
 
 ENV = {
     **os.environ,

@@ -20,7 +20,6 @@ from wse import (
     CallTimeout,
     ConnectionBroken,
     Decision,
-    ErrorCode,
     HandlerFailed,
     InvalidPayload,
     Limits,

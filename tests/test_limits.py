@@ -13,6 +13,7 @@ def test_defaults() -> None:
     assert asdict(Limits()) == {
         "upgrade_timeout": 5.0,
         "authentication_timeout": 10.0,
+        "max_strangers": 1000,
         "max_upgrade_bytes": 16_384,
         "max_stranger_message_bytes": 16_384,
         "max_message_bytes": 1_048_576,
@@ -23,6 +24,8 @@ def test_defaults() -> None:
         "max_handlers": 64,
         "max_inbox_messages": 1_024,
         "max_inbox_bytes": 1_048_576,
+        "heartbeat_interval": 25.0,
+        "heartbeat_timeout": 10.0,
         "close_timeout": 5.0,
     }
 

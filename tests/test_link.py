@@ -37,6 +37,9 @@ class ScriptedServer:
         self.ends: list[tuple[int, str]] = []
         self.transport: Transport
 
+    def vet(self, handshake: Handshake) -> None:
+        """Everybody may come."""
+
     def select(self, offered: Sequence[str]) -> str | None:
         return offered[0]
 

@@ -1210,7 +1210,12 @@ async def test_strangers_disturb_nobody(caplog: pytest.LogCaptureFixture) -> Non
 @testing.virtual_time
 async def test_pages_of_other_origins_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     asked: list[Any] = []
-    server = WseServer(lambda attempt: asked.append(attempt) or attempt.accept("alice"))
+
+    def ask(attempt: Attempt) -> Decision:
+        asked.append(attempt)
+        return attempt.accept("alice")
+
+    server = WseServer(ask)
     async with testing.Network(server, "ws://chat.example/") as network:
         page = {"Host": "chat.example", "Origin": "https://evil.example"}
         with pytest.raises(ConnectionFailed) as caught:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from wse import testing
-from wse.story import ANYTHING, CHAPTER_PAUSE, Story, StoryFailed, noticed, sent
+from wse.cli.story import ANYTHING, CHAPTER_PAUSE, Story, StoryFailed, noticed, sent
 
 
 def make_story() -> Story:

@@ -20,8 +20,9 @@ from support import real_time
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from wse import Attempt, Decision, Reason, WseConnection, WseServer, talk
-from wse.talk import Lines, Talk
+from wse import Attempt, Decision, Reason, WseConnection, WseServer
+from wse.cli import talk
+from wse.cli.talk import Lines, Talk
 
 PROTOCOL = Subprotocol("wse-default-json")
 

@@ -15,7 +15,7 @@ import pytest
 from programs import SOURCE, connect, make_server, serving
 from support import real_time
 
-from wse.terminal import os_error, parsed, printable, shown
+from wse.cli.terminal import os_error, parsed, printable, shown
 
 
 @pytest.mark.parametrize(

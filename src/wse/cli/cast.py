@@ -9,14 +9,14 @@ from typing import Any, Self
 
 import msgspec
 
-from .auth import Attempt, Decision, hmac_challenge, hmac_solver
-from .backoff import Backoff
-from .client import WseClient
-from .codes import Status
-from .connection import WseConnection
-from .errors import NotAuthorized, WseError
-from .identity import WseIdentity
-from .server import WseServer
+from ..auth import Attempt, Decision, hmac_challenge, hmac_solver
+from ..backoff import Backoff
+from ..client import WseClient
+from ..codes import Status
+from ..connection import WseConnection
+from ..errors import NotAuthorized, WseError
+from ..identity import WseIdentity
+from ..server import WseServer
 from .story import PATIENCE, Story, noticed, sent
 
 __all__ = ["COLOURS", "KEYS", "TOKENS", "Cable", "Device", "House"]

@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 import click
 
-from . import runner
-from .auth import hmac_solver
+from .. import runner
+from ..auth import hmac_solver
+from ..errors import ConnectError, WseError
+from ..server import WseServer
 from .demo import play
-from .errors import ConnectError, WseError
-from .server import WseServer
 from .story import StoryFailed
 from .talk import TYPED, Talk, connect_error
 from .terminal import Terminal, fall_back_to_ascii, os_error, parsed, shown

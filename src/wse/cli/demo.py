@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..server import WseServer
+from ..transports.tcp import Listener
 from .cast import COLOURS, KEYS, TOKENS, Cable, Device, House
-from .server import WseServer
 from .story import ANYTHING, Story, noticed, sent
-from .transports.tcp import Listener
 
 __all__ = ["play"]
 

@@ -14,10 +14,10 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from .client import WseClient
-from .codes import Status
-from .errors import ConnectError, ConnectionFailed, NotAuthorized, SolverMissing, WseError
-from .protocol import RESERVED_PREFIX, WseJSON
+from ..client import WseClient
+from ..codes import Status
+from ..errors import ConnectError, ConnectionFailed, NotAuthorized, SolverMissing, WseError
+from ..protocol import RESERVED_PREFIX, WseJSON
 from .terminal import os_error, parsed, printable, shown
 
 __all__ = ["TYPED", "Lines", "Talk", "connect_error"]
