@@ -43,7 +43,7 @@ _CLOSE = 0x80 | Opcode.CLOSE
 _PING = 0x80 | Opcode.PING
 _PONG = 0x80 | Opcode.PONG
 _HEARTBEAT = (_PING, _PONG)
-_TURN = 16 * 1024
+_TURN = 8 * 1024
 """Bytes of frames that are taken in before others have their turn: a read may bring 256 KiB, and
 that many tiny frames would hold the loop for a third of a second."""
 _MAX_CONTROL = 125

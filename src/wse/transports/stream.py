@@ -259,7 +259,7 @@ class StreamTransport(asyncio.Protocol, Transport):
         self._look_in(again - now)
 
     def _say(self, data: bytes) -> None:
-        if not self._is_gone:
+        if not self._stream.is_closing():
             self._stream.write(data)
 
     def _own(self, frame: bytes) -> bytes:
