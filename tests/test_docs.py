@@ -15,6 +15,7 @@ A block's info string says how it is run:
                   "…" stands for any text. Without such lines it is a drawing.
 `json`            Is parsed.
 `javascript`      Is parsed too; the package it is about is not installed here.
+`nginx`           Is taken apart, and held against our heartbeat; nginx is not installed here.
 
 4200 becomes a free port; where a page names `cert.pem`, its directory has one for localhost.
 """
@@ -399,7 +400,7 @@ def test_console_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 @each_page
 def test_every_block_is_of_a_kind_that_is_checked(page: Path) -> None:
-    kinds = {"python", "console", "text", "json", "javascript"}
+    kinds = {"python", "console", "text", "json", "javascript", "nginx"}
     for block in blocks(page):
         assert block.kind in kinds, block.place
         assert not block.file or block.kind == "python", block.place
@@ -417,6 +418,42 @@ def test_javascript_blocks_are_javascript(page: Path, tmp_path: Path) -> None:
                 ["--check", str(file)], return_completed_process=True, capture_output=True
             )
             assert checked.returncode == 0, f"{block.place}: {checked.stderr!r}"
+
+
+def directives(source: str) -> list[list[str]]:
+    """The words of each directive of an nginx configuration, whose blocks must be closed."""
+    depth = 0
+    found = []
+    for line in source.splitlines():
+        words = line.strip()
+        if words == "}":
+            depth -= 1
+        elif words:
+            assert words[-1] in "{;", words
+            depth += words.endswith("{")
+            found.append(shlex.split(words[:-1]))
+        assert depth >= 0
+    assert depth == 0
+    return found
+
+
+@each_page
+def test_a_proxy_passes_what_we_need_and_outlasts_the_heartbeat(page: Path) -> None:
+    limits = wse.Limits()
+    for block in blocks(page):
+        if block.kind == "nginx":
+            found = directives(block.source)
+            headers = {words[1]: words[2] for words in found if words[0] == "proxy_set_header"}
+            assert headers == {
+                "Upgrade": "$http_upgrade",
+                "Connection": "upgrade",
+                "Host": "$host",
+                "X-Forwarded-For": "$proxy_add_x_forwarded_for",
+            }
+            assert ["proxy_http_version", "1.1"] in found
+            (patience,) = [words[1] for words in found if words[0] == "proxy_read_timeout"]
+            silence = limits.heartbeat_interval + limits.heartbeat_timeout
+            assert int(patience.removesuffix("s")) > silence
 
 
 # -- links and names ---------------------------------------------------------------------------
@@ -566,6 +603,30 @@ def test_the_table_of_limits_is_the_dataclass() -> None:
         assert row["Unit"] == unit, one.name
         assert row["What it bounds"]
         assert row["Why this much"]
+
+
+@pytest.mark.parametrize(
+    ("heading", "function"),
+    [
+        ("WseServer", wse.WseServer),
+        ("run, listen", wse.WseServer.run),
+        ("run, listen", wse.WseServer.listen),
+    ],
+)
+def test_the_tables_of_arguments_are_the_signatures(heading: str, function: Any) -> None:
+    parameters = dict(inspect.signature(function).parameters)
+    parameters.pop("self", None)
+    rows = table("running.md", heading)
+    assert [row[heading] for row in rows] == list(parameters)
+    for row, parameter in zip(rows, parameters.values(), strict=True):
+        default = parameter.default
+        if default is parameter.empty:
+            assert row["Default"] == NONE
+        elif isinstance(default, float):
+            assert float(row["Default"]) == default
+        elif isinstance(default, str | int | None):
+            assert row["Default"] == str(default)
+        assert row[""]
 
 
 @cache

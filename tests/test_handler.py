@@ -355,8 +355,13 @@ ASYNC: list[Callable[..., Any]] = [
     AsyncCallable().method,
     functools.partial(async_two),
     async_wrapper,
-    plain_wrapper,
 ]
+
+
+def test_a_plain_wrapper_of_an_async_function_is_plain_and_must_not_block() -> None:
+    assert not Handler(plain_wrapper, 2).is_async
+    with pytest.raises(TypeError, match="cannot be blocking"):
+        Handler(plain_wrapper, 2, blocking=True)
 
 
 @pytest.mark.parametrize("function", ASYNC)

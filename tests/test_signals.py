@@ -16,7 +16,7 @@ def emitter() -> Emitter:
 
 
 def signal(*, remembered: bool = False) -> Signal[[int]]:
-    return Signal(emitter(), "one", remembered=remembered)
+    return Signal(emitter(), "one", "(number)", remembered=remembered)
 
 
 class Listener:
@@ -153,8 +153,8 @@ def test_a_signal_tells_its_name() -> None:
 
 def test_everybody_sees_the_same_order_when_a_handler_causes_an_event() -> None:
     both = emitter()
-    first: Signal[[str]] = Signal(both, "first")
-    second: Signal[[str]] = Signal(both, "second")
+    first: Signal[[str]] = Signal(both, "first", "(text)")
+    second: Signal[[str]] = Signal(both, "second", "(text)")
     heard: list[str] = []
 
     @first
@@ -227,7 +227,7 @@ def test_nothing_is_told_before_the_first_event() -> None:
 
 
 def test_an_event_is_remembered_though_nobody_listened_and_though_it_says_nothing() -> None:
-    silent: Signal[[]] = Signal(emitter(), "silent", remembered=True)
+    silent: Signal[[]] = Signal(emitter(), "silent", "()", remembered=True)
     heard: list[str] = []
     silent.emit()
     silent(lambda: heard.append("told"))
@@ -289,8 +289,8 @@ def test_what_a_handler_raises_without_anybody_to_tell_is_in_the_log(
 
 def test_error_handlers_that_raise_do_not_loop(caplog: pytest.LogCaptureFixture) -> None:
     both = emitter()
-    one: Signal[[int]] = Signal(both, "one")
-    error: Signal[[Exception]] = Signal(both, "error")
+    one: Signal[[int]] = Signal(both, "one", "(text)")
+    error: Signal[[Exception]] = Signal(both, "error", "(text)")
     both.failed = lambda _, raised: error.emit(raised)
     told: list[Exception] = []
 
@@ -308,7 +308,7 @@ def test_error_handlers_that_raise_do_not_loop(caplog: pytest.LogCaptureFixture)
 @testing.virtual_time
 async def test_async_error_handlers_that_raise_do_not_loop() -> None:
     both = emitter()
-    error: Signal[[Exception]] = Signal(both, "error")
+    error: Signal[[Exception]] = Signal(both, "error", "(text)")
     both.failed = lambda _, raised: error.emit(raised)
     told: list[Exception] = []
 
@@ -399,8 +399,8 @@ async def test_what_an_async_handler_raises_is_reported(caplog: pytest.LogCaptur
 
 def test_what_is_emitted_together_is_told_at_the_end_in_order() -> None:
     both = emitter()
-    first: Signal[[str]] = Signal(both, "first")
-    second: Signal[[str]] = Signal(both, "second")
+    first: Signal[[str]] = Signal(both, "first", "(text)")
+    second: Signal[[str]] = Signal(both, "second", "(text)")
     heard: list[str] = []
 
     @first

@@ -161,7 +161,7 @@ async def test_devices_come_from_where_they_say() -> None:
 async def test_options_are_the_clients() -> None:
     async with testing.Network(make_server()) as network:
         device = network.device(reconnect=True, timeout=7, headers={"X": "y"})
-        assert (device.client.reconnect, device.client.timeout) == (True, 7)
+        assert (device.client.reconnect, device.client._timeout) == (True, 7)
         assert device.client.headers == {"X": "y"}
         with pytest.raises(TypeError):
             network.device(no_such_option=1)

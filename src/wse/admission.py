@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["Origins", "Proxies"]
 
+_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@]+", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -23,12 +25,16 @@ class Origins:
 
     Raises:
         ValueError: an origin that is none.
+        TypeError: one text instead of a list.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
+        if isinstance(allowed, str):
+            raise TypeError("origins takes a list of origins, not one text")
         self._allowed = frozenset(allowed)
         for origin in self._allowed - {"*", "null"}:
-            if _address(origin) is None:
+            web = origin.startswith(("http:", "https:"))
+            if not _origin.fullmatch(origin) or (web and _address(origin) is None):
                 raise ValueError(f"no origin, such as https://app.example.com: {origin!r}")
         self._addresses = {_address(origin) for origin in self._allowed} - {None}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
+from weakref import WeakSet
 
 from .handler import Handler
 from .protocol import check_type
@@ -27,7 +28,7 @@ class Channel:
     def __init__(self, *, takes: int = 2) -> None:
         self.takes = takes
         self._handlers: dict[str, tuple[_Listener, ...]] = {}
-        self._including: list[Channel] = []
+        self._including: WeakSet[Channel] = WeakSet()
 
     @overload
     def on(self, type: str, *, ordered: bool = ..., blocking: bool = ...) -> Callable[[F], F]: ...
@@ -80,7 +81,7 @@ class Channel:
             raise TypeError(
                 "handlers of a server take (conn, payload), those of a client (payload)"
             )
-        other._including.append(self)
+        other._including.add(self)
         for type, listeners in other._handlers.items():
             for listener in listeners:
                 self._append(type, listener)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
@@ -25,10 +24,11 @@ from .errors import (
     NotConnected,
     WseError,
 )
+from .handler import is_awaitable
 from .limits import Limits
 from .link import ClientHub, Link
 from .procedures import Procedures
-from .protocol import Protocol, WseJSON
+from .protocol import DEFAULT, Protocol
 from .session import Stage
 from .signals import Emitter, Signal
 from .transports.base import Dialer
@@ -44,17 +44,17 @@ class ClientSignals:
     """What happens to a client. Call or decorate with one to listen; `off` stops it."""
 
     def __init__(self, emitter: Emitter) -> None:
-        self.connected: Signal[[]] = Signal(emitter, "connected")
+        self.connected: Signal[[]] = Signal(emitter, "connected", "()")
         """`()`: the WebSocket is open; the server does not know who this is yet."""
-        self.ready: Signal[[Any]] = Signal(emitter, "ready", remembered=True)
+        self.ready: Signal[[Any]] = Signal(emitter, "ready", "(welcome)", remembered=True)
         """`(welcome)`: welcomed. Remembered: a handler added later is told the last one."""
-        self.closed: Signal[[int, str]] = Signal(emitter, "closed")
+        self.closed: Signal[[int, str]] = Signal(emitter, "closed", "(code, reason)")
         """`(code, reason)`: a WebSocket that was open has ended."""
-        self.updated: Signal[[Status]] = Signal(emitter, "updated", remembered=True)
+        self.updated: Signal[[Status]] = Signal(emitter, "updated", "(status)", remembered=True)
         """`(status)`: `client.status` changed. Remembered, as `ready` is."""
-        self.ignored: Signal[[str, Any]] = Signal(emitter, "ignored")
+        self.ignored: Signal[[str, Any]] = Signal(emitter, "ignored", "(type, payload)")
         """`(type, payload)`: a message that nobody handles."""
-        self.error: Signal[[WseError]] = Signal(emitter, "error")
+        self.error: Signal[[WseError]] = Signal(emitter, "error", "(error)")
         """`(error)`: a handler raised, the server sent what it may not, or coming back failed."""
 
 
@@ -96,7 +96,7 @@ class WseClient:
         dial: Dialer | None = None,
     ) -> None:
         self.url = _checked(url)
-        self.timeout = timeout
+        self._timeout = timeout
         self.reconnect = reconnect
         self.headers = dict(headers or {})
         self.channel = Channel(takes=1)
@@ -113,7 +113,7 @@ class WseClient:
         """What happens: `@client.when.ready`."""
         self.status = Status.IDLE
         """Where it stands."""
-        self._protocol = protocol or WseJSON()
+        self._protocol = protocol or DEFAULT
         self._backoff = backoff
         self._limits = limits
         if dial is None:
@@ -173,7 +173,7 @@ class WseClient:
             Exception: what the identity function or the solver raised.
         """
         if self._work is not None or self.status not in (Status.IDLE, Status.OFFLINE):
-            raise AlreadyConnected
+            raise AlreadyConnected(message=f"the client is {self.status}")
         self._identity = identity
         self._meta = {} if meta is None else meta
         self._set(Status.CONNECTING)
@@ -263,7 +263,7 @@ class WseClient:
     def _ready_link(self) -> Link:
         link = self._link
         if link is None or link.stage is not Stage.READY:
-            raise NotConnected
+            raise NotConnected(message=f"the client is {self.status}: await connect() first")
         return link
 
     # -- inside ------------------------------------------------------------------------------
@@ -282,8 +282,8 @@ class WseClient:
         link, self._link = self._link, None
         if link is not None:
             link.end(code, reason)
-            self.when.closed.emit(code, reason)
-        if self.status is not Status.IDLE:
+            self._tell_closed(code, reason)
+        elif self.status is not Status.IDLE:
             self._set(Status.OFFLINE)
 
     async def _all_left(self) -> None:
@@ -312,7 +312,7 @@ class WseClient:
                     self._set(Status.OFFLINE)
 
     async def _first(self) -> Any:
-        limit = asyncio.timeout(self.timeout)
+        limit = asyncio.timeout(self._timeout)
         failure = ConnectionFailed(message="no welcome in time")
         try:
             async with limit:
@@ -367,13 +367,13 @@ class WseClient:
         await asyncio.sleep(max(least, self._backoff.delay(self._attempts)))
 
     async def _attempt(self) -> Any:
-        limit = asyncio.timeout(self.timeout)
+        limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
                 identity = self._identity
                 if callable(identity):
                     identity = identity()
-                    if inspect.isawaitable(identity):
+                    if is_awaitable(identity):
                         identity = await identity
                 transport = await self._dial(
                     self.url,
@@ -408,14 +408,20 @@ class WseClient:
         if link is not self._link:
             return
         self._link = None
-        self.when.closed.emit(code, reason)
-        self._set(Status.OFFLINE)
-        if self._work is None and self.reconnect and comes_back(code):
-            loop = asyncio.get_running_loop()
-            stayed = loop.time() - self._ready_since
-            self._attempts = 0 if stayed > self._backoff.cap else self._attempts + 1
-            self._set(Status.RE_CONNECTING)
-            self._work = loop.create_task(self._again())
+        with self._emitter.together():
+            self._tell_closed(code, reason)
+            if self._work is None and self.reconnect and comes_back(code):
+                loop = asyncio.get_running_loop()
+                stayed = loop.time() - self._ready_since
+                self._attempts = 0 if stayed > self._backoff.cap else self._attempts + 1
+                self._set(Status.RE_CONNECTING)
+                self._work = loop.create_task(self._again())
+
+    def _tell_closed(self, code: int, reason: str) -> None:
+        """Told when it is so: a handler of `closed` may connect again."""
+        with self._emitter.together():
+            self.when.closed.emit(code, reason)
+            self._set(Status.OFFLINE)
 
     def _handler_failed(self, name: str, error: Exception) -> None:
         self.when.error.emit(_own_failure(name, error))
@@ -432,5 +438,5 @@ def _checked(url: str) -> str:
     try:
         parse_uri(url)
     except InvalidURI as error:
-        raise ValueError(f"no WebSocket URL: {error.msg}") from error
+        raise ValueError(f"no WebSocket URL: {error.msg}") from None
     return url

@@ -18,7 +18,7 @@ from .errors import (
     ProtocolViolation,
     WseError,
 )
-from .handler import start_task
+from .handler import is_awaitable, start_task
 from .messages import Challenge, Hi, Message, Welcome
 from .outbox import Parcel
 from .protocol import Protocol, decode_checked
@@ -53,7 +53,9 @@ class ServerHub(Hub):
     report_error: Callable[[WseError, WseConnection[Any]], None]
 
     def parcel(self, type: str, payload: Any) -> Parcel:
-        """One message for many devices; packed at once when another thread asks.
+        """One message for many devices, packed at once for the most preferred protocol.
+
+        When another thread asks, it is packed for all of them.
 
         Raises:
             ValueError: a type that begins with `~wse:`.
@@ -61,9 +63,8 @@ class ServerHub(Hub):
             MessageTooLarge: it is above the limit.
         """
         parcel = Parcel(type, payload, self.limits.max_message_bytes)
-        if self.elsewhere:
-            for protocol in self.protocols:
-                parcel.data(protocol)
+        for protocol in self.protocols if self.elsewhere else self.protocols[:1]:
+            parcel.data(protocol)
         return parcel
 
 
@@ -75,6 +76,7 @@ class WseConnection(Endpoint, Generic[S]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_answer",
         "_handshake",
         "_identifying",
@@ -227,14 +229,14 @@ class WseConnection(Endpoint, Generic[S]):
         except Exception as error:
             self._refuse(error)
             return
-        if isinstance(outcome, Awaitable):
+        if is_awaitable(outcome):
             task = start_task(self._hub.loop, self._decide_later(outcome))
             if not task.done():
                 self._identifying = task
                 if isinstance(outcome, Coroutine):  # which a cancelled task may never start (3.11)
                     task.add_done_callback(lambda _: outcome.close())
         else:
-            self._decide(outcome)
+            self._decide(cast("Decision | None", outcome))
 
     async def _decide_later(self, outcome: Awaitable[Decision | None]) -> None:
         try:
@@ -253,7 +255,9 @@ class WseConnection(Endpoint, Generic[S]):
         if self.stage is Stage.CLOSED:
             return
         if not isinstance(decision, Decision):
-            self._refuse(TypeError("identify returned no Decision"))
+            kind = type(decision).__name__
+            wanted = "return attempt.accept(...) or attempt.refuse()"
+            self._refuse(TypeError(f"identify returned {kind}: {wanted}"))
         elif not decision.cid:
             self._hub.logger.info("%r is refused", self)
             self.close(Reason.NOT_AUTHORIZED)

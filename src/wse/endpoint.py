@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from threading import get_ident
-from types import CoroutineType
 from typing import Any, assert_never
 
 from .calls import Calls
@@ -16,6 +15,7 @@ from .channel import Channel
 from .codes import CloseCode, ErrorCode, Reason
 from .errors import (
     CallDisconnected,
+    CallError,
     ConnectionBroken,
     HandlerFailed,
     InvalidPayload,
@@ -23,8 +23,9 @@ from .errors import (
     PeerError,
     WseError,
     error_of,
+    travels,
 )
-from .handler import EAGER, Handler, start_task
+from .handler import EAGER, Handler, is_awaitable, start_task
 from .inbox import Inbox, Job
 from .limits import Limits
 from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
@@ -56,6 +57,8 @@ class Hub:
         self.logger = logger
         self.loop: asyncio.AbstractEventLoop | None = None
         self.flusher: Flusher
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Asynchronous handlers at work, also those whose device has gone."""
         self._thread = 0
 
     def bind(self) -> asyncio.AbstractEventLoop:
@@ -123,6 +126,7 @@ class Endpoint:
         "_rules",
         "_stages",
         "_tasks",
+        "_too_slow",
         "_transport",
         "protocol",
         "stage",
@@ -149,6 +153,7 @@ class Endpoint:
         self._outbox = Outbox(hub.limits)
         self._tasks: set[asyncio.Task[Any]] | None = None
         self._pumping = False
+        self._too_slow = False
         self._enter(Stage.STRANGER)
 
     # -- what each side decides for itself ---------------------------------------------------
@@ -191,7 +196,12 @@ class Endpoint:
 
     def lost(self, code: int, reason: str, *, failed: bool = False) -> None:
         """The transport has ended; see `Receiver`."""
-        if self.stage is not Stage.CLOSED:
+        if not self._inbox.unstarted:
+            self._pump()
+        if self._inbox.unstarted:  # what came before the end starts before it (Python 3.11)
+            later = partial(self.lost, code, reason, failed=failed)
+            asyncio.get_running_loop().call_soon(later)
+        elif self.stage is not Stage.CLOSED:
             if failed:
                 self._report_error(ConnectionBroken({"code": code, "reason": reason}))
             self._leave(code, reason)
@@ -207,7 +217,7 @@ class Endpoint:
             case Call():
                 procedure = self._hub.procedures.get(message.name)
                 if procedure is None:
-                    self._emit(self.protocol.failure(message.stamp, ErrorCode.RP_NOT_REGISTERED))
+                    self._reply_failure(message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
                 else:
                     self._begin(procedure, message.name, message.payload, message.stamp, size)
             case Result():
@@ -245,42 +255,49 @@ class Endpoint:
     def _begin(
         self, handler: Handler, type: str, payload: Any, stamp: str | None, size: int
     ) -> None:
+        if self.stage is Stage.CLOSED:
+            return
         if self._inbox.admits(handler):
             self._run(handler, type, payload, stamp)
-        elif self.stage is not Stage.CLOSED:
-            self._inbox.keep(Job(handler, type, payload, stamp, size))
-            if self._inbox.full:
-                self._transport.pause_reading()
+            return
+        self._inbox.keep(Job(handler, type, payload, stamp, size))
+        # While a call waits its answer must come, so reading goes on for another inbox's worth.
+        if self._inbox.overfull or (self._inbox.full and not self._calls):
+            self._transport.pause_reading()
 
     def _run(self, handler: Handler, type: str, payload: Any, stamp: str | None) -> None:
         try:
             value = handler.decode(payload, self.protocol)
-            if handler.is_async:
-                work = partial(handler.function, *self._context, value)
-            else:
-                outcome = handler.function(*self._context, value)
-                if outcome.__class__ is not CoroutineType:
-                    if stamp is not None:
-                        self._reply(type, stamp, outcome)
-                    return
-                work = partial(_same, outcome)
-        except Exception as error:
-            self._failed(type, stamp, error)
+        except InvalidPayload as error:
+            self._unfit(type, stamp, error)
             return
+        work = partial(handler.function, *self._context, value)
+        if not handler.is_async:
+            try:
+                outcome = work()
+            except (Exception, asyncio.CancelledError) as error:
+                self._failed(type, stamp, error)
+                return
+            if not is_awaitable(outcome):
+                if stamp is not None:
+                    self._reply(type, stamp, outcome)
+                return
+            work = partial(_same, outcome)
         self._inbox.begin(handler, started=EAGER)
         assert self._hub.loop is not None
         task = start_task(self._hub.loop, self._work(handler, type, work, stamp))
         if not task.done():
             if self._tasks is None:
                 self._tasks = set()
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            for held in (self._tasks, self._hub.tasks):
+                held.add(task)
+                task.add_done_callback(held.discard)
 
     async def _work(
         self,
         handler: Handler,
         type: str,
-        work: Callable[[], Coroutine[Any, Any, Any]],
+        work: Callable[[], Awaitable[Any]],
         stamp: str | None,
     ) -> None:
         if not EAGER:
@@ -322,25 +339,37 @@ class Endpoint:
         except Exception as error:
             self._crashed(type, stamp, error)
 
-    def _failed(self, type: str, stamp: str | None, error: BaseException) -> None:
-        """A handler raised, or its payload did not fit."""
-        if stamp is not None and isinstance(error, WseError):
-            try:
-                self._emit(self.protocol.failure(stamp, error.code, error.details))
-            except Exception as unsendable:
-                self._crashed(type, stamp, unsendable)
-        elif isinstance(error, InvalidPayload):
+    def _unfit(self, type: str, stamp: str | None, error: InvalidPayload) -> None:
+        """A payload does not fit its handler."""
+        self._hub.logger.info("payload of %r does not fit at %s", type, error.details["path"])
+        if stamp is None:
             self._report_error(error)
         else:
+            self._reply_failure(type, stamp, error.code, error.details)
+
+    def _failed(self, type: str, stamp: str | None, error: BaseException) -> None:
+        """A handler raised: the application's own errors are an answer, others are not."""
+        if stamp is not None and isinstance(error, WseError) and travels(error):
+            self._reply_failure(type, stamp, error.code, error.details)
+        else:
             self._crashed(type, stamp, error)
+
+    def _reply_failure(self, type: str, stamp: str, code: str, details: Any = None) -> None:
+        try:
+            self._emit(self.protocol.failure(stamp, code, details))
+        except Exception as unsendable:
+            self._crashed(type, stamp, unsendable)
 
     def _crashed(self, type: str, stamp: str | None, error: BaseException) -> None:
         """The log learns everything, a caller an id."""
         error_id = secrets.token_hex(8)
         self._hub.logger.error("handler of %r failed [%s]", type, error_id, exc_info=error)
         if stamp is not None:
-            details = {"id": error_id}
-            self._emit(self.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details))
+            try:
+                details = {"id": error_id}
+                self._emit(self.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details))
+            except Exception:
+                self._hub.logger.exception("%r cannot pack a failure", self.protocol)
         failure = HandlerFailed({"type": type, "id": error_id})
         failure.__cause__ = error
         self._report_error(failure)
@@ -360,9 +389,13 @@ class Endpoint:
         if len(stamp) > MAX_STAMP_LENGTH:
             raise ValueError("the name of the procedure is too long")
         self._post(self.protocol.event(name, payload, stamp))
-        if self.stage is Stage.CLOSED:  # this was one message too many for a slow consumer
-            raise CallDisconnected
-        return await self._calls.wait(stamp, seconds)
+        if self._inbox.full and not self._inbox.overfull:
+            self._transport.resume_reading()  # the answer comes behind what waits
+        try:
+            return await self._calls.wait(stamp, seconds)
+        except CallError as error:
+            error.message = error.message or f"calling {name!r}"
+            raise
 
     def _post(self, data: bytes) -> None:
         """Send a packed message, from any thread; nothing once the connection has ended.
@@ -388,16 +421,20 @@ class Endpoint:
 
     def enqueue(self, frame: bytes) -> None:
         """Let a framed message leave at the end of the turn; on the loop's thread."""
-        if self.stage is Stage.CLOSED:
+        if self.stage is Stage.CLOSED or self._too_slow:
             return
         if self._outbox.append(frame):
             self._hub.flusher.add(self.flush)
-        elif self._outbox.crowded:
-            self.flush()
+        elif self._outbox.crowded and not self._outbox.flush(self._transport):
+            # It ends with the turn: nobody who sends is surprised by `disconnected` meanwhile.
+            self._too_slow = True
+            self._outbox.clear()
+            self._hub.flusher.add(self.flush)
 
     def flush(self) -> None:
         """Write what waits; end the connection when its peer does not keep up."""
-        if not self._outbox.flush(self._transport) and self.stage is not Stage.CLOSED:
+        keeps_up = self._outbox.flush(self._transport) and not self._too_slow
+        if not keeps_up and self.stage is not Stage.CLOSED:
             self._hub.logger.warning("%r does not read what it is sent", self)
             self._outbox.clear()
             self._close(Reason.SLOW_CONSUMER.close_code, Reason.SLOW_CONSUMER)
@@ -428,6 +465,9 @@ class Endpoint:
     def _leave(self, code: int, reason: str) -> None:
         self._enter(Stage.CLOSED)
         self._outbox.clear()
+        if self._inbox:
+            count = len(self._inbox)
+            self._hub.logger.info("%r ended with %d messages not handled", self, count)
         self._inbox.clear()
         self._transport.resume_reading()
         self._calls.fail_all(CallDisconnected)
@@ -442,5 +482,5 @@ class Endpoint:
                 task.cancel()
 
 
-async def _same(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return await coroutine
+async def _same(outcome: Awaitable[Any]) -> Any:
+    return await outcome

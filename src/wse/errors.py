@@ -63,6 +63,8 @@ __all__ = [
     "UsageError",
     "WseError",
     "error_of",
+    "printable",
+    "travels",
 ]
 
 
@@ -94,7 +96,11 @@ class WseError(Exception):
 
 
 class _Coded(WseError):
-    """A class with one code of its own."""
+    """An error of the library's: a class with one code of its own.
+
+    One that escapes from a procedure, say of a call that it made itself, is not its caller's:
+    the caller gets `CallFailed`.
+    """
 
     CODE: ClassVar[ErrorCode]
 
@@ -264,7 +270,18 @@ _FROM_PEER: dict[str, type[_Coded]] = {
 }
 
 
+def travels(error: BaseException) -> bool:
+    """Whether a procedure that raises this answers with it: an error of the application's own."""
+    return isinstance(error, WseError) and not isinstance(error, _Coded)
+
+
 def error_of(code: str, details: Any, message: str = "") -> WseError:
     """The exception for an error that a peer replied with."""
+    code, message = printable(code), printable(message)
     known = _FROM_PEER.get(code)
     return known(details, message) if known else WseError(code, details, message)
+
+
+def printable(text: str) -> str:
+    """What a peer wrote, fit for a log: without line breaks and other control characters."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

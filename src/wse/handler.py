@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import msgspec.inspect
 
 from .protocol import Protocol, decode_checked
 
-__all__ = ["EAGER", "Handler", "end_tasks", "start_task"]
+__all__ = ["EAGER", "Handler", "check_takes", "end_tasks", "is_awaitable", "start_task"]
 
 EAGER = sys.version_info >= (3, 12)
 """Whether a task runs up to its first wait as it is made, at half the price of a scheduled one."""
@@ -42,6 +42,11 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]], seconds: float) -> Non
         task.cancel()
     if late:
         await asyncio.wait(late, timeout=seconds)
+
+
+def is_awaitable(outcome: object) -> TypeGuard[Awaitable[Any]]:
+    """Whether what a function returned wants to be awaited."""
+    return hasattr(type(outcome), "__await__")
 
 
 class Handler:
@@ -72,9 +77,9 @@ class Handler:
         self.kind = _decodable(_payload_annotation(function, takes), function)
         is_async = any(
             inspect.iscoroutinefunction(one)
-            for one in (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
+            for one in (function, getattr(function, "__call__", None))  # noqa: B004
         )
-        if blocking and is_async:
+        if blocking and (is_async or inspect.iscoroutinefunction(inspect.unwrap(function))):
             raise TypeError(f"{_name(function)} is async, it cannot be blocking")
         self.function = _in_thread(function) if blocking else function
         self.is_async = is_async or blocking
@@ -104,7 +109,13 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", repr(function))
 
 
-def _payload_annotation(function: Callable[..., Any], takes: int) -> Any:
+def check_takes(function: Callable[..., Any], wanted: str) -> inspect.Signature:
+    """Whether a function can be called with arguments such as `(conn, payload)`.
+
+    Raises:
+        TypeError: it cannot, or nothing can be known of its arguments.
+    """
+    takes = len([name for name in wanted.strip("()").split(",") if name])
     try:
         signature = inspect.signature(function)
     except ValueError as error:  # some built-in functions
@@ -112,11 +123,15 @@ def _payload_annotation(function: Callable[..., Any], takes: int) -> Any:
     try:
         signature.bind(*range(takes))
     except TypeError:
-        wanted = "(payload)" if takes == 1 else "(conn, payload)"
         raise TypeError(
             f"{_name(function)}{signature} must take {takes} positional argument"
-            f"{'s' * (takes > 1)}: {wanted}"
+            f"{'s' * (takes != 1)}: {wanted}"
         ) from None
+    return signature
+
+
+def _payload_annotation(function: Callable[..., Any], takes: int) -> Any:
+    signature = check_takes(function, "(payload)" if takes == 1 else "(conn, payload)")
     positional = [
         parameter
         for parameter in signature.parameters.values()

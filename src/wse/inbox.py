@@ -53,6 +53,19 @@ class Inbox:
         )
 
     @property
+    def overfull(self) -> bool:
+        """Whether it holds twice as much as makes it full."""
+        return (
+            len(self._waiting) >= 2 * self._limits.max_inbox_messages
+            or self._size >= 2 * self._limits.max_inbox_bytes
+        )
+
+    @property
+    def unstarted(self) -> int:
+        """How many tasks have not taken their first step."""
+        return self._unstarted
+
+    @property
     def has_room(self) -> bool:
         """Whether reading may go on, once it was paused: half of it is free."""
         return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,8 +15,9 @@ from .errors import (
     ProtocolViolation,
     SolverMissing,
     WseError,
+    printable,
 )
-from .handler import start_task
+from .handler import is_awaitable, start_task
 from .messages import Challenge, Message, Welcome
 from .protocol import Protocol, decode_checked
 from .session import CLIENT, Action, Stage
@@ -69,6 +69,8 @@ class Link(Endpoint):
 
     def fail(self, error: BaseException) -> None:
         """Give up before the welcome, because of ourselves."""
+        if isinstance(error, StopIteration):  # which no future takes
+            error = RuntimeError("the solver raised StopIteration")
         if not self.welcome.done():
             self.welcome.set_exception(error)
         self._close(CloseCode.NORMAL, Reason.BY_CLIENT)
@@ -127,7 +129,7 @@ class Link(Endpoint):
     async def _answer(self, solver: Callable[[Any], Any], payload: Any) -> None:
         try:
             answer = solver(decode_checked(self.protocol.plain, payload))
-            if inspect.isawaitable(answer):
+            if is_awaitable(answer):
                 answer = await answer
             if self.stage is Stage.STRANGER:
                 self._post(self.protocol.challenge(answer))
@@ -144,8 +146,10 @@ class Link(Endpoint):
                 self.welcome.set_exception(NotAuthorized())
             else:
                 temporary = comes_back(code)
-                details = {"code": code, "reason": reason}
-                self.welcome.set_exception(ConnectionFailed(details, temporary=temporary))
+                details = {"code": int(code), "reason": str(reason)}
+                message = f"closed before the welcome: {details['code']} {printable(reason)}"
+                failure = ConnectionFailed(details, message, temporary=temporary)
+                self.welcome.set_exception(failure)
         self._client.ended(self, code, reason)
 
     def _report_ignored(self, type: str, payload: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
+from weakref import WeakSet
 
 from .errors import AlreadyRegistered
 from .handler import Handler
@@ -28,7 +29,7 @@ class Procedures:
     def __init__(self, *, takes: int = 2) -> None:
         self.takes = takes
         self._handlers: dict[str, Handler] = {}
-        self._including: list[Procedures] = []
+        self._including: WeakSet[Procedures] = WeakSet()
 
     @overload
     def register(
@@ -86,7 +87,7 @@ class Procedures:
             self._check_free(name)
         for name, handler in other._handlers.items():
             self._set(name, handler)
-        other._including.append(self)
+        other._including.add(self)
 
     def get(self, name: str) -> Handler | None:
         """The function behind a name."""

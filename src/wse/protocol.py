@@ -20,7 +20,15 @@ from .codes import ErrorCode
 from .errors import InvalidPayload, MessageUnreadable, ProtocolViolation
 from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
 
-__all__ = ["MAX_STAMP_LENGTH", "RESERVED_PREFIX", "Protocol", "Types", "WseJSON", "check_type"]
+__all__ = [
+    "DEFAULT",
+    "MAX_STAMP_LENGTH",
+    "RESERVED_PREFIX",
+    "Protocol",
+    "Types",
+    "WseJSON",
+    "check_type",
+]
 
 RESERVED_PREFIX = "~wse:"
 """Types that begin so are the library's own."""
@@ -286,6 +294,9 @@ class WseJSON(Protocol):
 
         return decode_payload
 
+
+DEFAULT = WseJSON()
+"""What both sides speak unless told otherwise; it keeps nothing between messages."""
 
 _missing_field = re.compile(r"missing required field `([^`]*)`")
 

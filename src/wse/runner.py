@@ -40,11 +40,14 @@ async def signalled() -> None:
     await stop.wait()
 
 
-def run_until_signal(context: AbstractAsyncContextManager[Any]) -> None:
-    """Enter the context, stay until SIGINT or SIGTERM, and leave it in order."""
+def run_until_signal(
+    context: AbstractAsyncContextManager[Any], entered: Callable[[], None] = lambda: None
+) -> None:
+    """Enter the context, say so, stay until SIGINT or SIGTERM, and leave it in order."""
 
     async def main() -> None:
         async with context:
+            entered()
             await signalled()
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -18,12 +18,12 @@ from .channel import Channel
 from .codes import Reason
 from .connection import S, ServerHub, WseConnection, check_reason
 from .errors import HandlerFailed, IdentifyMissing, NoSuchClient, WseError
-from .handler import end_tasks
+from .handler import check_takes, end_tasks
 from .identity import WseIdentity
 from .limits import Limits
 from .outbox import Parcel
 from .procedures import Procedures
-from .protocol import Protocol, WseJSON
+from .protocol import DEFAULT, Protocol
 from .registry import Registry
 from .runner import run_until_signal
 from .signals import Emitter, Signal
@@ -41,17 +41,25 @@ class ServerSignals(Generic[S]):
     """What happens at a server. Call or decorate with one to listen; `off` stops it."""
 
     def __init__(self, emitter: Emitter) -> None:
-        self.joined: Signal[[WseIdentity[S], Any]] = Signal(emitter, "joined")
+        self.joined: Signal[[WseIdentity[S], Any]] = Signal(emitter, "joined", "(client, meta)")
         """`(client, meta)`: a user is there, with the first device."""
-        self.left: Signal[[WseIdentity[S], int, str]] = Signal(emitter, "left")
+        self.left: Signal[[WseIdentity[S], int, str]] = Signal(
+            emitter, "left", "(client, code, reason)"
+        )
         """`(client, code, reason)`: the last device has gone; once for each `joined`."""
-        self.connected: Signal[[WseConnection[S]]] = Signal(emitter, "connected")
+        self.connected: Signal[[WseConnection[S]]] = Signal(emitter, "connected", "(conn)")
         """`(conn)`: a device is there. What handlers send follows the welcome."""
-        self.disconnected: Signal[[WseConnection[S], int, str]] = Signal(emitter, "disconnected")
+        self.disconnected: Signal[[WseConnection[S], int, str]] = Signal(
+            emitter, "disconnected", "(conn, code, reason)"
+        )
         """`(conn, code, reason)`: a device has gone; once for each `connected`."""
-        self.ignored: Signal[[WseConnection[S], str, Any]] = Signal(emitter, "ignored")
+        self.ignored: Signal[[WseConnection[S], str, Any]] = Signal(
+            emitter, "ignored", "(conn, type, payload)"
+        )
         """`(conn, type, payload)`: a message that nobody handles."""
-        self.error: Signal[[WseError, WseConnection[S] | None]] = Signal(emitter, "error")
+        self.error: Signal[[WseError, WseConnection[S] | None]] = Signal(
+            emitter, "error", "(error, conn)"
+        )
         """`(error, conn)`: a handler raised, or a peer sent what it may not."""
 
 
@@ -74,6 +82,8 @@ class WseServer(Generic[S]):
 
     Raises:
         IdentifyMissing: `identify` cannot be called.
+        TypeError: `identify` does not take one argument, or `origins` or `proxies` is of another
+            kind.
         ValueError: `conn_per_user` below 1, two protocols of one name, or an origin that is none.
     """
 
@@ -90,7 +100,10 @@ class WseServer(Generic[S]):
         proxies: Proxies | None = None,
     ) -> None:
         if not callable(identify):
-            raise IdentifyMissing
+            raise IdentifyMissing(message="a server needs a function identify(attempt)")
+        check_takes(identify, "(attempt)")
+        if proxies is not None and not isinstance(proxies, Proxies):
+            raise TypeError('proxies takes a Proxies, such as Proxies("10.0.0.0/8")')
         self.channel = Channel()
         """The messages that devices send: `@server.channel.on("hello")`."""
         self.procedures = Procedures()
@@ -106,11 +119,12 @@ class WseServer(Generic[S]):
         self.when: ServerSignals[S] = ServerSignals(self._emitter)
         """What happens: `@server.when.joined`."""
         self.limits = limits
-        self._protocols = {protocol.name: protocol for protocol in protocols or (WseJSON(),)}
+        self._protocols = {protocol.name: protocol for protocol in protocols or (DEFAULT,)}
         if len(self._protocols) < len(protocols):
             raise ValueError("two protocols have the same name")
         self._origins = Origins(origins)
         self._proxies = proxies
+        self._closing = False
         self._strangers: set[WseConnection[S]] = set()
         self._hub = ServerHub(
             channel=self.channel,
@@ -209,6 +223,8 @@ class WseServer(Generic[S]):
 
     def vet(self, handshake: Handshake) -> Refusal | None:
         """Keep out pages of other origins, and more strangers than allowed; see `Acceptor`."""
+        if self._closing:
+            return Refusal(status=503, text="The server is closing.", retry_after=1)
         origin = handshake.headers.get("origin")
         if not self._origins.allow(origin, handshake.headers.get("host")):
             logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
@@ -222,6 +238,9 @@ class WseServer(Generic[S]):
     def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
         """Take a connection that a carrier has opened; see `Acceptor`."""
         transport.max_message_bytes = self.limits.max_stranger_message_bytes
+        if self._closing:
+            transport.close(Reason.SERVER_CLOSING.close_code, Reason.SERVER_CLOSING)
+            return
         if subprotocol is None:
             transport.close(Reason.PROTOCOL_ERROR.close_code, Reason.PROTOCOL_ERROR)
             return
@@ -305,12 +324,15 @@ class WseServer(Generic[S]):
         Takes at most `Limits.close_timeout` seconds. Handlers that still run get as long to end,
         those of messages after their cancellation, those of events before it.
         """
-        conns = [*self._strangers, *self.clients.conns.values()]
-        tasks = {task for conn in conns for task in conn.tasks}
-        for conn in conns:
-            conn.close(Reason.SERVER_CLOSING)
-        await asyncio.gather(*(conn.wait_closed() for conn in conns))
-        await end_tasks(tasks | self._emitter.tasks, self.limits.close_timeout)
+        self._closing = True
+        try:
+            conns = [*self._strangers, *self.clients.conns.values()]
+            for conn in conns:
+                conn.close(Reason.SERVER_CLOSING)
+            await asyncio.gather(*(conn.wait_closed() for conn in conns))
+            await end_tasks(self._hub.tasks | self._emitter.tasks, self.limits.close_timeout)
+        finally:
+            self._closing = False
 
     def run(
         self,
@@ -322,4 +344,6 @@ class WseServer(Generic[S]):
         compression: bool = False,
     ) -> None:
         """Listen until SIGINT or SIGTERM, on uvloop where it is installed; see `listen`."""
-        run_until_signal(self.listen(host, port, unix=unix, ssl=ssl, compression=compression))
+        where = unix or f"{host}, port {port}"
+        listening = self.listen(host, port, unix=unix, ssl=ssl, compression=compression)
+        run_until_signal(listening, lambda: logger.info("listening on %s", where))

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from .handler import start_task
+from .handler import check_takes, is_awaitable, start_task
 
 __all__ = ["Emitter", "Signal"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_BY_PEERS = frozenset({"ignored", "error"})
+_MOST_TASKS = 1000
+"""Asynchronous handlers at work; above it, those of what any message of a peer can cause are left
+out."""
 
 
 class Emitter:
@@ -71,8 +77,14 @@ class Emitter:
         except Exception as error:
             self._report(name, error)
         else:
-            if asyncio.iscoroutine(outcome):
-                self.hold(name, outcome)
+            if not is_awaitable(outcome):
+                return
+            if name in _BY_PEERS and len(self.tasks) >= _MOST_TASKS:
+                self.logger.warning("too many handlers of %s at work, one is left out", name)
+                if isinstance(outcome, Coroutine):
+                    outcome.close()
+                return
+            self.hold(name, outcome)
 
     async def _guard(self, name: str, coroutine: Any) -> None:
         try:
@@ -96,12 +108,16 @@ class Signal(Generic[P]):
     Args:
         emitter: Who runs the handlers.
         name: For logs and `repr`.
+        wants: The arguments of its handlers, such as `(conn, code, reason)`.
         remembered: Whether a handler added later is called at once with the last event.
     """
 
-    def __init__(self, emitter: Emitter, name: str, *, remembered: bool = False) -> None:
+    def __init__(
+        self, emitter: Emitter, name: str, wants: str, *, remembered: bool = False
+    ) -> None:
         self.name = name
         self._emitter = emitter
+        self._wants = wants
         self._remembered = remembered
         self._last: tuple[Any, ...] | None = None
         self._handlers: tuple[tuple[Callable[..., Any], bool], ...] = ()
@@ -110,14 +126,24 @@ class Signal(Generic[P]):
         return f"<Signal {self.name}>"
 
     def __call__(self, handler: Callable[P, R]) -> Callable[P, R]:
-        """Call `handler`, plain or async, for every such event."""
+        """Call `handler`, plain or async, for every such event.
+
+        Raises:
+            TypeError: it cannot take the event's arguments.
+        """
+        check_takes(handler, self._wants)
         self._handlers = (*self._handlers, (handler, False))
         if self._last is not None:
             self._emitter.tell(self.name, (handler,), self._last)
         return handler
 
     def once(self, handler: Callable[P, R]) -> Callable[P, R]:
-        """Call `handler` for the next such event only."""
+        """Call `handler` for the next such event only.
+
+        Raises:
+            TypeError: it cannot take the event's arguments.
+        """
+        check_takes(handler, self._wants)
         if self._last is not None:
             self._emitter.tell(self.name, (handler,), self._last)
         else:

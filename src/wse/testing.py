@@ -223,13 +223,17 @@ class Device:
         Raises:
             TimeoutError: none came within `timeout` seconds.
         """
-        async with asyncio.timeout(timeout):
-            while True:
-                for message in self.received:
-                    if message[0] == type:
-                        self.received.remove(message)
-                        return message[1]
-                await self._change()
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    for message in self.received:
+                        if message[0] == type:
+                            self.received.remove(message)
+                            return message[1]
+                    await self._change()
+        except TimeoutError:
+            others = [type for type, _ in self.received]
+            raise TimeoutError(f"no {type!r} within {timeout} s, only {others}") from None
 
     async def wait_closed(self, *, timeout: float = 5.0) -> tuple[int, str]:
         """Code and reason of the end of its connection.

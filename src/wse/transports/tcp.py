@@ -59,6 +59,9 @@ class _Upgrade(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._stream = cast(asyncio.Transport, transport)
+        if self._listener.stopped:  # accepted before, and announced only now
+            self._refused = True
+            self._stream.abort()
         loop = asyncio.get_running_loop()
         self._opened = loop.time()
         timeout = self._listener.acceptor.limits.upgrade_timeout
@@ -171,6 +174,7 @@ class Listener:
     def __init__(self, acceptor: Acceptor, *, compression: bool) -> None:
         self.acceptor = acceptor
         self.compression = compression
+        self.stopped = False
         self.upgrading: set[asyncio.Transport] = set()
         self.open: set[StreamTransport] = set()
         self._server: asyncio.Server
@@ -181,7 +185,8 @@ class Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     def stop(self) -> None:
-        """Take no more connections."""
+        """Take no more connections, nor those that are not upgraded yet."""
+        self.stopped = True
         self._server.close()
         for stream in tuple(self.upgrading):
             stream.abort()
