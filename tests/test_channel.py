@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -256,3 +258,14 @@ def test_handlers_of_the_other_side_are_not_taken_in() -> None:
         server.include(module)
     module.on("a", print)
     assert functions(server, "a") == []
+
+
+def test_a_channel_does_not_keep_those_alive_that_include_it() -> None:
+    module = Channel()
+    including = Channel()
+    including.include(module)
+    gone = weakref.ref(including)
+    del including
+    gc.collect()
+    assert gone() is None
+    assert list(module._including) == []

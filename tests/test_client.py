@@ -36,6 +36,7 @@ from wse import (
     WseServer,
     testing,
 )
+from wse.handler import start_task
 from wse.transports.base import Transport
 from wse.transports.memory import MemoryDialer
 
@@ -1338,3 +1339,36 @@ async def test_a_handler_may_close_its_client() -> None:
         assert outcome == ["left"]
         assert device.closed == (1000, "wse.by-client")
         assert len(server.clients) == 0
+
+
+@testing.virtual_time
+async def test_a_handler_of_closed_may_connect_again() -> None:
+    server = WseServer(lambda attempt: attempt.accept(attempt.identity))
+    async with testing.Network(server) as network:
+        device = await network.connect("alice")
+        told: list[Any] = []
+        device.client.when.updated(told.append)
+
+        @device.client.when.closed.once
+        def again(code: int, reason: str) -> None:
+            told.append((code, reason, device.client.status))
+            told.append(start_task(asyncio.get_running_loop(), device.client.connect("alice")))
+
+        device.tear()
+        await testing.settle()
+        assert await told.pop(2) is None
+        assert told == [
+            Status.READY,
+            (1006, "", Status.OFFLINE),
+            Status.OFFLINE,
+            Status.CONNECTING,
+            Status.READY,
+        ]
+
+
+def test_a_url_is_not_shown_in_the_error() -> None:
+    with pytest.raises(ValueError, match="no WebSocket URL") as caught:
+        WseClient("http://host/?token=secret")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__

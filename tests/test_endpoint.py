@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import logging
@@ -1355,3 +1356,216 @@ async def test_a_device_without_a_server_that_reads_closes_too() -> None:
                 alice.send("work", n)
             await asyncio.sleep(0)
         assert alice.closed == (1013, "wse.slow-consumer")
+
+
+# -- ends in the midst of things -------------------------------------------------------------------
+
+
+@testing.virtual_time
+async def test_a_handler_that_overruns_a_slow_consumer_is_cancelled_with_it() -> None:
+    server, ticks = make_server(), list[int]()
+
+    @server.channel.on("stream")
+    async def stream(conn: Conn, _: Any) -> None:
+        while True:
+            ticks.append(len(ticks))
+            for _ in range(100):
+                conn.send("tick")
+            await asyncio.sleep(1)
+
+    async with connected(server) as (_, alice):
+        alice.send("stream")
+        await testing.settle()
+        alice.stall()
+        await testing.pass_time(60)
+        assert len(server.clients) == 0
+        ended = len(ticks)
+        await testing.pass_time(60)
+        assert len(ticks) == ended
+        assert server._hub.tasks == set()
+
+
+@testing.virtual_time
+async def test_what_a_handler_sends_as_a_peer_becomes_too_slow_stays_in_order() -> None:
+    server = make_server(limits=Limits(max_unwritten_messages=3))
+    server.when.disconnected(lambda conn, *_: server.broadcast("gone", conn.cid))
+    async with testing.Network(server) as network:
+        first, slow, last = [await network.connect(name) for name in ("a", "slow", "z")]
+        slow.stall()
+        for n in range(6):
+            server.broadcast("n", n)
+        await testing.settle()
+        heard = [("n", n) for n in range(6)] + [("gone", "slow")]
+        assert list(first.received) == heard
+        assert list(last.received) == heard
+
+
+@testing.virtual_time
+async def test_no_further_handler_of_a_message_starts_when_one_has_dropped_the_device() -> None:
+    server, heard = make_server(), list[str]()
+    server.channel.on("bye", lambda conn, _: conn.drop())
+
+    @server.channel.on("bye")
+    async def never(_: Conn, __: Any) -> None:
+        heard.append("started")
+
+    async with connected(server) as (_, alice):
+        alice.send("bye")
+        assert await alice.wait_closed() == (1000, "wse.by-server")
+        assert heard == []
+        assert server._hub.tasks == set()
+
+
+@testing.virtual_time
+async def test_what_came_before_a_goodbye_starts_before_it() -> None:
+    server, heard = make_server(), list[str]()
+
+    @server.channel.on("later")
+    async def later(conn: Conn, _: Any) -> None:
+        heard.append(f"later, open: {conn.is_open}")
+
+    server.channel.on("now", lambda conn, _: heard.append(f"now, open: {conn.is_open}"))
+    server.when.disconnected(lambda *_: heard.append("disconnected"))
+    async with connected(server) as (_, alice):
+        alice.send("later")
+        alice.send("now")
+        alice.send("later")
+        await alice.close()
+        await testing.settle()
+    told = ["later, open: True", "now, open: True", "later, open: True", "disconnected"]
+    assert heard == told
+
+
+@testing.virtual_time
+async def test_messages_that_an_end_leaves_unhandled_are_counted_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    server = make_server()
+
+    @server.channel.on("slow", ordered=True)
+    async def slow(_: Conn, __: Any) -> None:
+        await asyncio.sleep(10)
+
+    async with connected(server) as (_, alice):
+        for _ in range(4):
+            alice.send("slow")
+        await alice.close()
+        await testing.settle()
+    assert "ended with 3 messages not handled" in caplog.text
+
+
+@testing.virtual_time
+async def test_an_answer_passes_a_full_inbox() -> None:
+    server = make_server(limits=Limits(max_inbox_messages=10))
+    answers: list[Any] = []
+
+    @server.channel.on("ask", ordered=True)
+    async def ask(conn: Conn, _: Any) -> None:
+        answers.append(await conn.call("ping", timeout=5))
+
+    async with connected(server) as (_, alice):
+        alice.client.register("ping", lambda _: "pong")
+        for _ in range(15):
+            alice.send("ask")
+        await testing.pass_time(1)
+    assert answers == ["pong"] * 15
+
+
+# -- errors that are not the caller's --------------------------------------------------------------
+
+
+@testing.virtual_time
+async def test_an_error_of_an_inner_call_is_not_the_callers() -> None:
+    server = make_server()
+    errors = errors_of(server)
+
+    @server.register("relay")
+    async def relay(_: Conn, cid: str) -> Any:
+        return await server.call(cid, "slow", timeout=1)
+
+    async with testing.Network(server) as network:
+        alice, bob = await network.connect("alice"), await network.connect("bob")
+
+        @bob.client.register("slow")
+        async def slow(_: Any) -> None:
+            await asyncio.sleep(100)
+
+        for cid in ("bob", "nobody"):
+            with pytest.raises(CallFailed) as caught:
+                await alice.call("relay", cid)
+            assert set(caught.value.details) == {"id"}
+        assert [type(error.__cause__) for error in errors] == [CallTimeout, NoSuchClient]
+
+
+class Mute(WseJSON):
+    """Cannot say that a call failed."""
+
+    name = "mute"
+
+    def pack(self, type: str, payload: Any, stamp: Any) -> bytes:
+        if type == self.types.response_error:
+            raise ZeroDivisionError
+        return super().pack(type, payload, stamp)
+
+
+@testing.virtual_time
+async def test_a_protocol_that_cannot_pack_a_failure_breaks_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = make_server(protocols=[Mute()])
+    errors = errors_of(server)
+    async with connected(server, protocol=Mute()) as (_, alice):
+        raw = alice.client._link
+        assert raw is not None
+        raw._post(raw.protocol.encode("nothing", None, NEW))
+        await testing.settle()
+        assert alice.closed is None
+        assert [type(error.__cause__) for error in errors] == [ZeroDivisionError]
+        assert "cannot pack a failure" in caplog.text
+
+
+@testing.virtual_time
+async def test_a_plain_handler_that_raises_cancelled_error_fails_like_others() -> None:
+    server = make_server()
+
+    @server.register("cancelled")
+    def cancelled(_: Conn, __: Any) -> None:
+        raise asyncio.CancelledError
+
+    async with connected(server) as (_, alice):
+        with pytest.raises(CallFailed):
+            await alice.call("cancelled")
+        assert alice.closed is None
+
+
+@testing.virtual_time
+async def test_whatever_can_be_awaited_is() -> None:
+    server = make_server()
+    loop = asyncio.get_running_loop()
+
+    async def work(_: Conn, __: Any) -> str:
+        return "worked"
+
+    @functools.wraps(work)
+    def guard(conn: Conn, payload: Any) -> Any:
+        return work(conn, payload) if payload else "refused"
+
+    @server.register("future")
+    def future(_: Conn, payload: Any) -> asyncio.Future[Any]:
+        outcome = loop.create_future()
+        loop.call_later(1, outcome.set_result, payload)
+        return outcome
+
+    server.register("guard", guard)
+    async with connected(server) as (_, alice):
+        assert await alice.call("guard", True) == "worked"
+        assert await alice.call("guard", False) == "refused"
+        assert await alice.call("future", [1]) == [1]
+
+
+@testing.virtual_time
+async def test_a_failed_call_tells_what_was_called() -> None:
+    async with connected(make_server()) as (_, alice):
+        with pytest.raises(CallNotRegistered, match="calling 'nothing'"):
+            await alice.call("nothing")

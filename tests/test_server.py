@@ -1278,3 +1278,85 @@ async def test_the_word_of_a_listed_proxy_counts() -> None:
         await network.connect(headers=told, remote_addr="203.0.113.99")
         assert seen == ["203.0.113.7", "203.0.113.99"]
         assert [conn.remote_addr for conn in server.clients["alice"].conns.values()] == seen
+
+
+@testing.virtual_time
+async def test_nobody_joins_while_the_server_closes() -> None:
+    server = make_server()
+    events = record_events(server)
+    dialer = MemoryDialer(server)
+
+    async with testing.Network(server) as network:
+        await network.connect("alice", "a")
+
+        @server.when.disconnected
+        async def linger(*_: Any) -> None:
+            await asyncio.sleep(1)
+
+        early = network.device()
+        await early._dialer(
+            "ws://test/", subprotocol=WseJSON.name, headers={}, limits=server.limits
+        )
+        closing = asyncio.create_task(server.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionFailed) as caught:
+            await dialer("ws://test/", subprotocol=WseJSON.name, headers={}, limits=server.limits)
+        assert caught.value.details == {"status": 503}
+        await closing
+        assert events == [
+            "joined alice a",
+            "connected a",
+            "disconnected a 1012 wse.server-closing",
+            "left alice 1012",
+        ]
+        assert not server._strangers
+        assert (await network.connect("bob")).welcome == {"you are": "bob"}
+
+
+@pytest.mark.parametrize("identify", [lambda: None, lambda *, attempt: attempt])
+def test_an_identify_with_other_arguments_is_refused(identify: Any) -> None:
+    with pytest.raises(TypeError, match=r"\(attempt\)"):
+        WseServer(identify)
+
+
+@pytest.mark.parametrize("options", [{"proxies": "10.0.0.1"}, {"origins": "https://a.example"}])
+def test_options_of_another_kind_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        make_server(**options)
+
+
+@testing.virtual_time
+async def test_what_cannot_be_encoded_is_an_error_though_nobody_is_there() -> None:
+    server = make_server()
+    async with testing.Network(server):
+        with pytest.raises(TypeError):
+            server.send("nobody", "x", object())
+        with pytest.raises(TypeError):
+            server.broadcast("x", object())
+
+
+@testing.virtual_time
+async def test_a_device_too_slow_for_its_own_welcome_joins_and_leaves() -> None:
+    async def ask_much(attempt: Attempt) -> Decision:
+        for _ in range(2):
+            await attempt.challenge("x" * 400)
+        return attempt.accept("alice", "x" * 400)
+
+    server = WseServer(ask_much, limits=Limits(max_unwritten_bytes=500))
+    events = record_events(server)
+    async with testing.Network(server) as network:
+        blind = network.device()
+        transport = await blind._dialer(
+            "ws://test/", subprotocol=WseJSON.name, headers={}, limits=server.limits
+        )
+        blind.stall()
+        hi, answer = b'["~wse:hi",{"identity":1}]', b'["~wse:challenge",1]'
+        for said in (hi, answer, answer):
+            transport.write([said])
+            await testing.settle()
+        assert len(server.clients) == 0
+        assert [event.split()[0] for event in events] in (
+            [],
+            ["joined", "connected", "disconnected", "left"],
+        )
+        assert not server._strangers

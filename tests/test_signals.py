@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -430,3 +431,42 @@ def test_what_is_emitted_together_by_a_handler_follows_the_event_at_hand() -> No
     one(lambda n: heard.append(f"b {n}"))
     one.emit(1)
     assert heard == ["a 1", "b 1", "a 2", "b 2"]
+
+
+@testing.virtual_time
+async def test_async_handlers_of_what_peers_cause_are_bounded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    both = emitter()
+    ignored: Signal[[int]] = Signal(both, "ignored", "(number)")
+    joined: Signal[[int]] = Signal(both, "joined", "(number)")
+    started: list[int] = []
+
+    async def slow(number: int) -> None:
+        started.append(number)
+        await asyncio.sleep(10)
+
+    ignored(slow)
+    joined(slow)
+    for number in range(1500):
+        ignored.emit(number)
+    await testing.settle()
+    assert started == list(range(1000))
+    assert "one is left out" in caplog.text
+    joined.emit(-1)
+    await testing.settle()
+    assert started[-1] == -1
+    await testing.pass_time(11)
+    assert both.tasks == set()
+    ignored.emit(7)
+    await testing.settle()
+    assert started[-1] == 7
+
+
+@pytest.mark.parametrize("handler", [lambda: None, lambda *, number: number, "no function"])
+def test_a_handler_that_cannot_take_the_event_is_refused(handler: Any) -> None:
+    one = signal()
+    with pytest.raises(TypeError, match=r"\(number\)|callable"):
+        one(handler)
+    with pytest.raises(TypeError, match=r"\(number\)|callable"):
+        one.once(handler)
