@@ -14,7 +14,8 @@ READY := $(VENV)/.ready
 .PHONY: demo test check cover lock clean
 
 demo: $(READY)
-	@$(BIN)/wse demo
+	@# At a terminal the demo gets Ctrl-C alone: make would end with an error of its own.
+	@if [ -t 0 ]; then set -m; fi; $(BIN)/wse demo
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -22,6 +22,7 @@ from wse import (
     Limits,
     MessageTooLarge,
     NoSuchClient,
+    Reason,
     WseClient,
     WseConnection,
     WseError,
@@ -811,3 +812,22 @@ async def test_the_same_over_a_socket() -> None:
         "disconnected phone 1000 banned",
         "left alice 1000 banned",
     ]
+
+
+@pytest.mark.parametrize("reason", [one for one in Reason if one.close_code != 1006])
+@testing.virtual_time
+async def test_a_reason_of_the_library_travels_with_its_own_code(reason: Reason) -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        alice = await network.connect("alice")
+        only_conn(server).drop(reason)
+        assert await alice.wait_closed() == (reason.close_code, reason)
+
+
+@testing.virtual_time
+async def test_a_reason_that_is_never_sent_is_refused() -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        await network.connect("alice")
+        with pytest.raises(ValueError, match="never sent"):
+            only_conn(server).drop(Reason.HEARTBEAT_LOST)

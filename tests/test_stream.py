@@ -731,3 +731,13 @@ async def test_a_flood_of_a_peer_that_is_gone_ends() -> None:
     opened.transport.abort()
     await testing.settle()
     assert len(opened.stream.writes) < 5_000
+
+
+@both_sides
+@testing.virtual_time
+async def test_the_pongs_of_one_read_leave_together_and_in_order(side: str) -> None:
+    opened = Opened(side)
+    opened.arrive(F(PING, b"1"), F(PING, b"2"), F(PING, b"3"), closing(1000))
+    assert len(opened.stream.writes) == 1
+    frames = [(head & 0x0F, payload) for head, payload in await opened.heard()]
+    assert frames == [(PONG, b"1"), (PONG, b"2"), (PONG, b"3"), (CLOSE, b"\x03\xe8")]

@@ -340,7 +340,7 @@ async def test_with_reconnect_it_comes_back() -> None:
     def connected(conn: WseConnection) -> None:
         if not torn:
             torn.append(conn)
-            conn.close(Reason.SERVER_CLOSING)
+            conn.drop(Reason.SERVER_CLOSING)
 
     async with (
         serving(server) as url,
@@ -362,7 +362,7 @@ async def test_with_reconnect_a_refusal_is_the_end() -> None:
         return attempt.accept(known.pop() if known else None)
 
     server: WseServer[Any] = WseServer(identify)
-    server.when.connected(lambda conn: conn.close(Reason.SERVER_CLOSING))
+    server.when.connected(lambda conn: conn.drop(Reason.SERVER_CLOSING))
     async with (
         serving(server) as url,
         program("connect", url, "--identity", "me", "--reconnect") as talk,

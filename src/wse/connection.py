@@ -164,29 +164,27 @@ class WseConnection(Endpoint, Generic[S]):
         return await self._call(name, payload, timeout)
 
     def drop(self, reason: str = Reason.BY_SERVER) -> None:
-        """Close this device's connection with code 1000; it stays away. From any thread.
+        """Close this device's connection; it stays away. From any thread.
 
         What was sent to it before leaves first. `disconnected` follows at once.
 
+        Args:
+            reason: Any text, which travels with code 1000; a `Reason` travels with its own code,
+                by which the device may come back.
+
         Raises:
-            ValueError: a reason of more than 123 bytes (RFC 6455 section 5.5).
+            ValueError: a reason of more than 123 bytes (RFC 6455 section 5.5), or one that is
+                never sent.
         """
         check_reason(reason)
-        self._server.run(self._close, CloseCode.NORMAL, reason)
-
-    def close(self, reason: Reason) -> None:
-        """Close with one of the library's reasons and its code; on the loop's thread."""
-        self._close(reason.close_code, reason)
+        code = reason.close_code if isinstance(reason, Reason) else CloseCode.NORMAL
+        if code is CloseCode.ABNORMAL:
+            raise ValueError(f"{reason} is never sent")
+        self._server.run(self._close, code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until nothing of the connection is left."""
         await self._transport.wait_closed()
-
-    @property
-    def tasks(self) -> set[asyncio.Task[Any]]:
-        """What runs for it at the moment: its identify, or its handlers."""
-        identifying = () if self._identifying is None else (self._identifying,)
-        return {*identifying, *(self._tasks or ())}
 
     def start(self) -> None:
         """Listen to the transport."""
@@ -233,6 +231,7 @@ class WseConnection(Endpoint, Generic[S]):
             task = start_task(self._hub.loop, self._decide_later(outcome))
             if not task.done():
                 self._identifying = task
+                self._hub.hold(task)
                 if isinstance(outcome, Coroutine):  # which a cancelled task may never start (3.11)
                     task.add_done_callback(lambda _: outcome.close())
         else:
@@ -260,14 +259,14 @@ class WseConnection(Endpoint, Generic[S]):
             self._refuse(TypeError(f"identify returned {kind}: {wanted}"))
         elif not decision.cid:
             self._hub.logger.info("%r is refused", self)
-            self.close(Reason.NOT_AUTHORIZED)
+            self.drop(Reason.NOT_AUTHORIZED)
         else:
             self._welcome(decision)
 
     def _refuse(self, error: BaseException) -> None:
         self._identifying = None
         self._hub.logger.error("%r is refused, identify failed", self, exc_info=error)
-        self.close(Reason.NOT_AUTHORIZED)
+        self.drop(Reason.NOT_AUTHORIZED)
 
     def _welcome(self, decision: Decision) -> None:
         try:
@@ -306,7 +305,7 @@ class WseConnection(Endpoint, Generic[S]):
 
     def _too_late(self) -> None:
         self._hub.logger.info("%r was not identified in time", self)
-        self.close(Reason.AUTHENTICATION_TIMEOUT)
+        self.drop(Reason.AUTHENTICATION_TIMEOUT)
 
     def _ended(self, code: int, reason: str) -> None:
         self._timer.cancel()

@@ -58,7 +58,7 @@ class Hub:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.flusher: Flusher
         self.tasks: set[asyncio.Task[Any]] = set()
-        """Asynchronous handlers at work, also those whose device has gone."""
+        """What is at work for connections, also for those that have ended."""
         self._thread = 0
 
     def bind(self) -> asyncio.AbstractEventLoop:
@@ -69,6 +69,11 @@ class Hub:
             self._thread = get_ident()
             self.flusher = Flusher(loop)
         return loop
+
+    def hold(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task of a connection in sight until it ends."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def include(self, *parts: Channel | Procedures) -> None:
         """Take in handlers that were registered elsewhere, those there are and those to come.
@@ -289,9 +294,9 @@ class Endpoint:
         if not task.done():
             if self._tasks is None:
                 self._tasks = set()
-            for held in (self._tasks, self._hub.tasks):
-                held.add(task)
-                task.add_done_callback(held.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            self._hub.hold(task)
 
     async def _work(
         self,

@@ -265,7 +265,7 @@ class WseServer(Generic[S]):
             if joins:
                 self.when.joined.emit(client, client.meta)
             for oldest in surplus:
-                oldest.close(Reason.CLIENTS_CONCURRENCY)
+                oldest.drop(Reason.CLIENTS_CONCURRENCY)
             self.when.connected.emit(conn)
 
     def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
@@ -328,7 +328,7 @@ class WseServer(Generic[S]):
         try:
             conns = [*self._strangers, *self.clients.conns.values()]
             for conn in conns:
-                conn.close(Reason.SERVER_CLOSING)
+                conn.drop(Reason.SERVER_CLOSING)
             await asyncio.gather(*(conn.wait_closed() for conn in conns))
             await end_tasks(self._hub.tasks | self._emitter.tasks, self.limits.close_timeout)
         finally:

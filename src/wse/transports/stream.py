@@ -66,6 +66,7 @@ class StreamTransport(asyncio.Protocol, Transport):
         self._stream_paused = False
         self._is_gone = False
         self._behind = False
+        self._pongs: list[bytes] = []
         self._heartbeat = Heartbeat(limits, self._loop.time())
         self._look: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -188,7 +189,7 @@ class StreamTransport(asyncio.Protocol, Transport):
     def answer(self, data: bytes) -> None:
         """A peer that pings and does not read gets no more pongs (RFC 6455 section 5.5.3)."""
         if self.unwritten <= self._limits.max_unwritten_bytes:
-            self._say(self._own(frame_pong(data)))
+            self._pongs.append(self._own(frame_pong(data)))
 
     def closed_by_peer(self, code: int, reason: str, echo: bytes) -> None:
         if self._lane.closing:
@@ -227,6 +228,8 @@ class StreamTransport(asyncio.Protocol, Transport):
     def _take(self, data: bytes = b"") -> None:
         """Read frames, no more than the loop's turn allows; the rest in the next."""
         self._lane.feed(data)
+        if self._pongs:
+            self._say(b"")
         if self._lane.behind and not self._behind:
             self._behind = True
             self._loop.call_soon(self._take_more)
@@ -259,6 +262,9 @@ class StreamTransport(asyncio.Protocol, Transport):
         self._look_in(again - now)
 
     def _say(self, data: bytes) -> None:
+        if self._pongs:
+            data = b"".join((*self._pongs, data))
+            self._pongs.clear()
         if not self._stream.is_closing():
             self._stream.write(data)
 
