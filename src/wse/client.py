@@ -13,8 +13,7 @@ from websockets.uri import parse_uri
 
 from .backoff import Backoff
 from .channel import Channel
-from .codes import CloseCode, Reason, Status, comes_back
-from .connection import check_reason
+from .codes import CloseCode, Reason, Status, check_reason, comes_back
 from .errors import (
     AlreadyConnected,
     ConnectError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Self
 
-__all__ = ["CloseCode", "ErrorCode", "Reason", "Status", "comes_back"]
+__all__ = ["CloseCode", "ErrorCode", "Reason", "Status", "check_reason", "comes_back"]
 
 
 class CloseCode(IntEnum):
@@ -157,3 +157,13 @@ class Status(StrEnum):
     """The connection ended."""
     RE_CONNECTING = "RE_CONNECTING"
     """Waiting to try again, or trying."""
+
+
+def check_reason(reason: str) -> None:
+    """Refuse what does not fit into a close frame.
+
+    Raises:
+        ValueError: more than 123 bytes (RFC 6455 section 5.5).
+    """
+    if len(reason.encode()) > 123:
+        raise ValueError("a close reason has at most 123 bytes")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from .auth import Attempt, Decision, Identify
-from .codes import CloseCode, Reason
+from .codes import CloseCode, Reason, check_reason
 from .endpoint import Endpoint, Hub
 from .errors import (
     ChallengeRoundsExceeded,
@@ -325,13 +325,3 @@ class WseConnection(Endpoint, Generic[S]):
 
     def _stamp(self, name: str, number: int) -> str:
         return str(number)
-
-
-def check_reason(reason: str) -> None:
-    """Refuse what does not fit into a close frame.
-
-    Raises:
-        ValueError: more than 123 bytes (RFC 6455 section 5.5).
-    """
-    if len(reason.encode()) > 123:
-        raise ValueError("a close reason has at most 123 bytes")

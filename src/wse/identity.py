@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Generic
 
-from .codes import Reason
-from .connection import S, ServerHub, WseConnection, check_reason
+from .codes import Reason, check_reason
+from .connection import S, ServerHub, WseConnection
 from .errors import NoSuchClient
 from .outbox import Parcel
 

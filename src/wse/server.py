@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic
 from .admission import Origins, Proxies
 from .auth import Identify, cid_of
 from .channel import Channel
-from .codes import Reason
-from .connection import S, ServerHub, WseConnection, check_reason
+from .codes import Reason, check_reason
+from .connection import S, ServerHub, WseConnection
 from .errors import HandlerFailed, IdentifyMissing, NoSuchClient, WseError
 from .handler import check_takes, end_tasks
 from .identity import WseIdentity
