@@ -269,3 +269,17 @@ def test_a_channel_does_not_keep_those_alive_that_include_it() -> None:
     gc.collect()
     assert gone() is None
     assert list(module._including) == []
+
+
+def test_a_channel_in_between_stays_for_what_is_added_later() -> None:
+    module, server = Channel(), Channel()
+
+    def include_by_another() -> None:
+        between = Channel()
+        between.include(module)
+        server.include(between)
+
+    include_by_another()
+    gc.collect()
+    module.on("late", first)
+    assert functions(server, "late") == [first]

@@ -1372,3 +1372,22 @@ def test_a_url_is_not_shown_in_the_error() -> None:
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@testing.virtual_time
+async def test_a_handler_of_closed_cannot_connect_during_a_jump() -> None:
+    server = WseServer(lambda attempt: attempt.accept(attempt.identity), conn_per_user=5)
+    async with testing.Network(server) as network:
+        device = await network.connect("alice")
+        refused: list[Any] = []
+
+        @device.client.when.closed.once
+        async def again(_: int, __: str) -> None:
+            with pytest.raises(AlreadyConnected):
+                await device.client.connect("alice")
+            refused.append(device.client.status)
+
+        await device.client.jump("ws://elsewhere/")
+        await testing.settle()
+        assert len(refused) == 1
+        assert len(server.clients["alice"].conns) == 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support import real_time
 
 from wse import (
     Attempt,
@@ -29,6 +30,7 @@ from wse import (
     NoSuchClient,
     Protocol,
     ProtocolViolation,
+    WseClient,
     WseConnection,
     WseError,
     WseJSON,
@@ -1569,3 +1571,28 @@ async def test_a_failed_call_tells_what_was_called() -> None:
     async with connected(make_server()) as (_, alice):
         with pytest.raises(CallNotRegistered, match="calling 'nothing'"):
             await alice.call("nothing")
+
+
+@real_time
+async def test_an_answer_passes_a_full_inbox_on_a_socket() -> None:
+    """There what waits is read at once when reading goes on, not in a later turn."""
+    server = make_server(limits=Limits(max_inbox_messages=10))
+    answers: list[Any] = []
+    done = asyncio.Event()
+
+    @server.channel.on("ask", ordered=True)
+    async def ask(conn: Conn, _: Any) -> None:
+        answers.append(await conn.call("ping", timeout=20))
+        if len(answers) == 15:
+            done.set()
+
+    async with (
+        server.listen(port=0) as listener,
+        WseClient(f"ws://127.0.0.1:{listener.port}") as client,
+    ):
+        client.register("ping", lambda _: "pong")
+        await client.connect("alice")
+        for _ in range(15):
+            client.send("ask")
+        await done.wait()
+    assert answers == ["pong"] * 15

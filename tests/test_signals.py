@@ -261,7 +261,7 @@ def test_a_handler_added_by_a_handler_is_told_once() -> None:
 
 def test_what_a_handler_raises_breaks_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     one, heard = signal(), list[int]()
-    failed: list[tuple[str, Exception]] = []
+    failed: list[tuple[str, BaseException]] = []
     one._emitter.failed = lambda name, error: failed.append((name, error))
     boom = ZeroDivisionError("boom")
 
@@ -291,12 +291,12 @@ def test_what_a_handler_raises_without_anybody_to_tell_is_in_the_log(
 def test_error_handlers_that_raise_do_not_loop(caplog: pytest.LogCaptureFixture) -> None:
     both = emitter()
     one: Signal[[int]] = Signal(both, "one", "(text)")
-    error: Signal[[Exception]] = Signal(both, "error", "(text)")
+    error: Signal[[BaseException]] = Signal(both, "error", "(text)")
     both.failed = lambda _, raised: error.emit(raised)
-    told: list[Exception] = []
+    told: list[BaseException] = []
 
     @error
-    def raises(raised: Exception) -> None:
+    def raises(raised: BaseException) -> None:
         told.append(raised)
         raise RuntimeError("worse")
 
@@ -309,12 +309,12 @@ def test_error_handlers_that_raise_do_not_loop(caplog: pytest.LogCaptureFixture)
 @testing.virtual_time
 async def test_async_error_handlers_that_raise_do_not_loop() -> None:
     both = emitter()
-    error: Signal[[Exception]] = Signal(both, "error", "(text)")
+    error: Signal[[BaseException]] = Signal(both, "error", "(text)")
     both.failed = lambda _, raised: error.emit(raised)
-    told: list[Exception] = []
+    told: list[BaseException] = []
 
     @error
-    async def raises(raised: Exception) -> None:
+    async def raises(raised: BaseException) -> None:
         told.append(raised)
         await asyncio.sleep(1)
         raise RuntimeError("worse")
@@ -380,7 +380,7 @@ async def test_a_lambda_may_return_a_coroutine() -> None:
 @testing.virtual_time
 async def test_what_an_async_handler_raises_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     one = signal()
-    failed: list[tuple[str, Exception]] = []
+    failed: list[tuple[str, BaseException]] = []
     one._emitter.failed = lambda name, error: failed.append((name, error))
     boom = ZeroDivisionError("boom")
 
@@ -470,3 +470,42 @@ def test_a_handler_that_cannot_take_the_event_is_refused(handler: Any) -> None:
         one(handler)
     with pytest.raises(TypeError, match=r"\(number\)|callable"):
         one.once(handler)
+
+
+@testing.virtual_time
+async def test_handlers_of_other_events_do_not_count_for_that_bound() -> None:
+    both = emitter()
+    joined: Signal[[int]] = Signal(both, "joined", "(number)")
+    ignored: Signal[[int]] = Signal(both, "ignored", "(number)")
+    heard: list[int] = []
+
+    @joined
+    async def stay(_: int) -> None:
+        await asyncio.sleep(10)
+
+    @ignored
+    async def note(number: int) -> None:
+        heard.append(number)
+
+    for number in range(1200):
+        joined.emit(number)
+    ignored.emit(1)
+    await testing.settle()
+    assert heard == [1]
+    await testing.pass_time(11)
+
+
+def test_a_handler_that_raises_cancelled_error_breaks_nothing() -> None:
+    both, failed = emitter(), list[BaseException]()
+    both.failed = lambda _, error: failed.append(error)
+    one: Signal[[int]] = Signal(both, "one", "(number)")
+    heard: list[int] = []
+
+    @one
+    def cancelled(_: int) -> None:
+        raise asyncio.CancelledError
+
+    one(heard.append)
+    one.emit(1)
+    assert heard == [1]
+    assert [type(error) for error in failed] == [asyncio.CancelledError]

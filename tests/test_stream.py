@@ -741,3 +741,25 @@ async def test_the_pongs_of_one_read_leave_together_and_in_order(side: str) -> N
     assert len(opened.stream.writes) == 1
     frames = [(head & 0x0F, payload) for head, payload in await opened.heard()]
     assert frames == [(PONG, b"1"), (PONG, b"2"), (PONG, b"3"), (CLOSE, b"\x03\xe8")]
+
+
+@testing.virtual_time
+async def test_what_came_before_the_end_is_handed_on_before_it() -> None:
+    opened = Opened()
+    opened.arrive(*(F(TEXT, b"%d" % n) for n in range(5_000)))
+    opened.stream.abort()
+    await testing.settle()
+    assert opened.receiver.messages == [b"%d" % n for n in range(5_000)]
+    assert opened.receiver.events[-1] == ("lost", 1006, "", False)
+    await opened.transport.wait_closed()
+
+
+@testing.virtual_time
+async def test_a_send_buffer_that_empties_is_a_sign_of_life() -> None:
+    opened = Opened()
+    for _ in range(10):
+        opened.stream.stick()
+        opened.transport.write([b"x" * 100])
+        await testing.pass_time(20)
+        opened.stream.unstick()
+    assert lost(opened) is None

@@ -29,6 +29,7 @@ class Channel:
         self.takes = takes
         self._handlers: dict[str, tuple[_Listener, ...]] = {}
         self._including: WeakSet[Channel] = WeakSet()
+        self._included: list[Channel] = []  # alive as long as this, for what they still add
 
     @overload
     def on(self, type: str, *, ordered: bool = ..., blocking: bool = ...) -> Callable[[F], F]: ...
@@ -82,6 +83,7 @@ class Channel:
                 "handlers of a server take (conn, payload), those of a client (payload)"
             )
         other._including.add(self)
+        self._included.append(other)
         for type, listeners in other._handlers.items():
             for listener in listeners:
                 self._append(type, listener)

@@ -192,8 +192,9 @@ class WseClient:
         if self.status is Status.IDLE:
             raise NotConnected
         self.url = _checked(url)
-        self._stop(Reason.JUMP.close_code, Reason.JUMP)
-        self._set(Status.RE_CONNECTING)
+        with self._emitter.together():
+            self._stop(Reason.JUMP.close_code, Reason.JUMP)
+            self._set(Status.RE_CONNECTING)
         return await self._reach()
 
     async def close(self, reason: str = Reason.BY_CLIENT) -> None:
@@ -346,8 +347,10 @@ class WseClient:
                     return
         except ConnectError as error:
             logger.warning("does not come back: %s", error)
-            self.when.error.emit(error)
-            self._set(Status.OFFLINE)
+            self._work = None
+            with self._emitter.together():
+                self.when.error.emit(error)
+                self._set(Status.OFFLINE)
         finally:
             if self._work is asyncio.current_task():
                 self._work = None
@@ -422,11 +425,11 @@ class WseClient:
             self.when.closed.emit(code, reason)
             self._set(Status.OFFLINE)
 
-    def _handler_failed(self, name: str, error: Exception) -> None:
+    def _handler_failed(self, name: str, error: BaseException) -> None:
         self.when.error.emit(_own_failure(name, error))
 
 
-def _own_failure(event: str, error: Exception) -> HandlerFailed:
+def _own_failure(event: str, error: BaseException) -> HandlerFailed:
     """What a function of the application raised."""
     failure = HandlerFailed({"event": event})
     failure.__cause__ = error

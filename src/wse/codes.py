@@ -163,7 +163,9 @@ def check_reason(reason: str) -> None:
     """Refuse what does not fit into a close frame.
 
     Raises:
-        ValueError: more than 123 bytes (RFC 6455 section 5.5).
+        ValueError: more than 123 bytes (RFC 6455 section 5.5), or one that is never sent.
     """
+    if isinstance(reason, Reason) and reason.close_code is CloseCode.ABNORMAL:
+        raise ValueError(f"{reason} is never sent")
     if len(reason.encode()) > 123:
         raise ValueError("a close reason has at most 123 bytes")

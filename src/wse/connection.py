@@ -178,8 +178,6 @@ class WseConnection(Endpoint, Generic[S]):
         """
         check_reason(reason)
         code = reason.close_code if isinstance(reason, Reason) else CloseCode.NORMAL
-        if code is CloseCode.ABNORMAL:
-            raise ValueError(f"{reason} is never sent")
         self._server.run(self._close, code, reason)
 
     async def wait_closed(self) -> None:

@@ -395,7 +395,8 @@ class Endpoint:
             raise ValueError("the name of the procedure is too long")
         self._post(self.protocol.event(name, payload, stamp))
         if self._inbox.full and not self._inbox.overfull:
-            self._transport.resume_reading()  # the answer comes behind what waits
+            # The answer comes behind what waits: read on, once the call waits for it.
+            asyncio.get_running_loop().call_soon(self._transport.resume_reading)
         try:
             return await self._calls.wait(stamp, seconds)
         except CallError as error:

@@ -30,6 +30,7 @@ class Procedures:
         self.takes = takes
         self._handlers: dict[str, Handler] = {}
         self._including: WeakSet[Procedures] = WeakSet()
+        self._included: list[Procedures] = []  # alive as long as this, for what they still add
 
     @overload
     def register(
@@ -88,6 +89,7 @@ class Procedures:
         for name, handler in other._handlers.items():
             self._set(name, handler)
         other._including.add(self)
+        self._included.append(other)
 
     def get(self, name: str) -> Handler | None:
         """The function behind a name."""

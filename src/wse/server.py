@@ -124,7 +124,7 @@ class WseServer(Generic[S]):
             raise ValueError("two protocols have the same name")
         self._origins = Origins(origins)
         self._proxies = proxies
-        self._closing = False
+        self._closing = 0
         self._strangers: set[WseConnection[S]] = set()
         self._hub = ServerHub(
             channel=self.channel,
@@ -278,7 +278,7 @@ class WseServer(Generic[S]):
         if leaves:
             self.when.left.emit(client, code, reason)
 
-    def _handler_failed(self, name: str, error: Exception) -> None:
+    def _handler_failed(self, name: str, error: BaseException) -> None:
         failure = HandlerFailed({"event": name})
         failure.__cause__ = error
         self.when.error.emit(failure, None)
@@ -324,7 +324,7 @@ class WseServer(Generic[S]):
         Takes at most `Limits.close_timeout` seconds. Handlers that still run get as long to end,
         those of messages after their cancellation, those of events before it.
         """
-        self._closing = True
+        self._closing += 1
         try:
             conns = [*self._strangers, *self.clients.conns.values()]
             for conn in conns:
@@ -332,7 +332,7 @@ class WseServer(Generic[S]):
             await asyncio.gather(*(conn.wait_closed() for conn in conns))
             await end_tasks(self._hub.tasks | self._emitter.tasks, self.limits.close_timeout)
         finally:
-            self._closing = False
+            self._closing -= 1
 
     def run(
         self,

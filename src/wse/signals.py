@@ -32,8 +32,9 @@ class Emitter:
 
     def __init__(self, logger: logging.Logger) -> None:
         self.logger = logger
-        self.failed: Callable[[str, Exception], None] = _nobody_cares
+        self.failed: Callable[[str, BaseException], None] = _nobody_cares
         self.tasks: set[asyncio.Task[Any]] = set()
+        self._by_peers: set[asyncio.Task[Any]] = set()
         self._waiting: deque[tuple[str, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._busy = False
 
@@ -59,9 +60,11 @@ class Emitter:
     def hold(self, name: str, coroutine: Any) -> None:
         """Run a handler's coroutine as a task."""
         task = start_task(asyncio.get_running_loop(), self._guard(name, coroutine))
-        if not task.done():
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+        if task.done():
+            return
+        for held in (self.tasks, self._by_peers) if name in _BY_PEERS else (self.tasks,):
+            held.add(task)
+            task.add_done_callback(held.discard)
 
     def _tell_waiting(self) -> None:
         self._busy = True
@@ -74,12 +77,12 @@ class Emitter:
     def _run(self, name: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             outcome = handler(*args)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._report(name, error)
         else:
             if not is_awaitable(outcome):
                 return
-            if name in _BY_PEERS and len(self.tasks) >= _MOST_TASKS:
+            if name in _BY_PEERS and len(self._by_peers) >= _MOST_TASKS:
                 self.logger.warning("too many handlers of %s at work, one is left out", name)
                 if isinstance(outcome, Coroutine):
                     outcome.close()
@@ -92,13 +95,13 @@ class Emitter:
         except Exception as error:
             self._report(name, error)
 
-    def _report(self, name: str, error: Exception) -> None:
+    def _report(self, name: str, error: BaseException) -> None:
         self.logger.error("a handler of %s raised", name, exc_info=error)
         if name != "error":
             self.failed(name, error)
 
 
-def _nobody_cares(_: str, __: Exception) -> None:
+def _nobody_cares(_: str, __: BaseException) -> None:
     pass
 
 

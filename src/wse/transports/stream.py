@@ -156,6 +156,7 @@ class StreamTransport(asyncio.Protocol, Transport):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        self._heartbeat.heard = self._loop.time()
         self._read_or_not()
         if self._receiver is not None and not self._lane.closing:
             self._receiver.writable()
@@ -170,6 +171,13 @@ class StreamTransport(asyncio.Protocol, Transport):
             self._deadline.cancel()
         if self._look is not None:
             self._look.cancel()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """What came before the end is handed on first, over as many turns as it takes."""
+        if self._behind and not self._lane.closing:
+            self._loop.call_soon(self._tell_end)
+            return
         if self._receiver is not None:
             self._lane.stop()
             if not self._lane.closing:
@@ -197,10 +205,12 @@ class StreamTransport(asyncio.Protocol, Transport):
             return
         assert self._receiver is not None
         self._receiver.flush()
-        if not self._lane.closing:
+        news = not self._lane.closing  # the flush may have closed, on a peer too slow
+        if news:
             self._lane.closing = True
             self._say(echo)
-            self._finish()
+        self._finish()
+        if news:
             self._receiver.lost(code, reason)
 
     def failed(self, code: CloseCode, reason: str) -> None:
