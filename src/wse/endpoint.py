@@ -276,10 +276,11 @@ class Endpoint:
         except InvalidPayload as error:
             self._unfit(type, stamp, error)
             return
-        work = partial(handler.function, *self._context, value)
-        if not handler.is_async:
+        if handler.is_async:
+            work = partial(handler.function, *self._context, value)
+        else:
             try:
-                outcome = work()
+                outcome = handler.function(*self._context, value)
             except (Exception, asyncio.CancelledError) as error:
                 self._failed(type, stamp, error)
                 return
@@ -340,7 +341,7 @@ class Endpoint:
 
     def _reply(self, type: str, stamp: str, outcome: Any) -> None:
         try:
-            self._emit(self.protocol.result(stamp, outcome))
+            self._emit(self._within_limit(self.protocol.result(stamp, outcome)))
         except Exception as error:
             self._crashed(type, stamp, error)
 
@@ -361,7 +362,7 @@ class Endpoint:
 
     def _reply_failure(self, type: str, stamp: str, code: str, details: Any = None) -> None:
         try:
-            self._emit(self.protocol.failure(stamp, code, details))
+            self._emit(self._within_limit(self.protocol.failure(stamp, code, details)))
         except Exception as unsendable:
             self._crashed(type, stamp, unsendable)
 
@@ -412,12 +413,8 @@ class Endpoint:
         self._hub.run(self._emit, self._within_limit(data))
 
     def _emit(self, data: bytes) -> None:
-        """Send a packed message; on the loop's thread.
-
-        Raises:
-            MessageTooLarge: it is above the limit.
-        """
-        self.enqueue(self._frame(self._within_limit(data)))
+        """Send a packed message that is within the limit; on the loop's thread."""
+        self.enqueue(self._frame(data))
 
     def _within_limit(self, data: bytes) -> bytes:
         limit = self._hub.limits.max_message_bytes
