@@ -67,7 +67,7 @@ class Peer:
 
 async def bare_peer(server: WseServer[Any]) -> Peer:
     peer = Peer()
-    peer.transport = await MemoryDialer(server, "127.0.0.1")(
+    peer.transport = await MemoryDialer(server.acceptor, "127.0.0.1")(
         "ws://test/", subprotocol="wse-default-json", headers={}, limits=Limits()
     )
     peer.transport.start(peer)
@@ -85,7 +85,7 @@ def record_events(server: WseServer[Any]) -> list[str]:
 
 def nothing_is_left(server: WseServer[Any]) -> bool:
     """No stranger, no user, and no task but the test's own."""
-    return not server._strangers and not server.clients and len(asyncio.all_tasks()) == 1
+    return not server.acceptor.strangers and not server.clients and len(asyncio.all_tasks()) == 1
 
 
 # -- identify --------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ async def test_a_peer_that_goes_cancels_its_identify(end: str) -> None:
         device = network.device()
         connecting = asyncio.create_task(device.connect())
         await testing.settle()
-        assert len(server._strangers) == 1
+        assert len(server.acceptor.strangers) == 1
         if end == "tear":
             device.tear()
         else:
@@ -508,7 +508,7 @@ async def test_a_stranger_has_ten_seconds(
         peer.say("~wse:hi", {})
     await testing.pass_time(9.9)
     assert peer.ends == []
-    assert len(server._strangers) == 1
+    assert len(server.acceptor.strangers) == 1
     await testing.pass_time(0.2)
     assert peer.ends == [(1013, "wse.authentication-timeout")]
     assert nothing_is_left(server)

@@ -190,7 +190,7 @@ async def scene(
             assert not stage.events
             assert list(stage.server.clients) == ["bob"]
             assert len(stage.server.clients.conns) == 1
-            assert not stage.server._strangers
+            assert not stage.server.acceptor.strangers
             assert not listener.upgrading
             assert listener.open == sockets
     assert not crashes

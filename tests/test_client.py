@@ -442,7 +442,7 @@ async def test_closing_while_connecting() -> None:
         assert not caught.value.temporary
         await testing.pass_time(100)
         assert told == ["CONNECTING", "connected", "closed 1000 wse.by-client", "OFFLINE"]
-        assert not server._strangers
+        assert not server.acceptor.strangers
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -453,7 +453,7 @@ async def test_closing_before_the_connection_is_open() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    client = WseClient("ws://test/", dial=NeverThere(make_server()))
+    client = WseClient("ws://test/", dial=NeverThere(make_server().acceptor))
     told = record_events(client)
     connecting = asyncio.create_task(client.connect("key"))
     await testing.settle()
@@ -481,7 +481,7 @@ async def test_cancelling_connect() -> None:
             await connecting
         assert told == ["CONNECTING", "connected", "closed 1000 wse.by-client", "OFFLINE"]
         await testing.settle()
-        assert not server._strangers
+        assert not server.acceptor.strangers
         assert asyncio.all_tasks() == {asyncio.current_task()}
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(device.connect("slow"), 1)
@@ -500,7 +500,7 @@ async def test_connecting_takes_at_most_its_timeout() -> None:
             await network.connect("key", timeout=3)
         assert asyncio.get_running_loop().time() == pytest.approx(3, abs=0.01)
         await testing.settle()
-        assert not server._strangers
+        assert not server.acceptor.strangers
 
 
 @testing.virtual_time
@@ -513,7 +513,7 @@ async def test_an_identity_that_cannot_be_sent(caplog: pytest.LogCaptureFixture)
         gc.collect()
         await testing.settle()
         assert caplog.records == []
-        assert not network.server._strangers
+        assert not network.server.acceptor.strangers
 
 
 @testing.virtual_time
@@ -657,7 +657,7 @@ async def test_an_attempt_to_come_back_that_takes_too_long_is_followed_by_anothe
             "ready 3",
         ]
         assert attempts[2] - attempts[1] >= 3
-        assert not server._strangers
+        assert not server.acceptor.strangers
 
 
 @testing.virtual_time
@@ -826,7 +826,7 @@ class Refusals:
     def __init__(self, server: WseServer[Any], *failures: ConnectionFailed) -> None:
         self.failures = list(failures)
         self.dialled: list[float] = []
-        self.reach = MemoryDialer(server)
+        self.reach = MemoryDialer(server.acceptor)
 
     async def __call__(
         self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
@@ -1015,7 +1015,7 @@ async def test_coming_back_over_a_socket() -> None:
 
 
 def dial_by_host(**servers: WseServer[Any]) -> Callable[..., Any]:
-    dialers = {f"ws://{name}/": MemoryDialer(server) for name, server in servers.items()}
+    dialers = {f"ws://{name}/": MemoryDialer(server.acceptor) for name, server in servers.items()}
 
     async def dial(url: str, **options: Any) -> Transport:
         if url not in dialers:

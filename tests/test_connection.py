@@ -74,7 +74,7 @@ class Peer:
 
 async def bare_peer(server: WseServer[Any], cid: str) -> Peer:
     peer = Peer()
-    peer.transport = await MemoryDialer(server, "127.0.0.1")(
+    peer.transport = await MemoryDialer(server.acceptor, "127.0.0.1")(
         "ws://test/", subprotocol="wse-default-json", headers={}, limits=Limits()
     )
     peer.transport.start(peer)

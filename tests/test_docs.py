@@ -318,7 +318,8 @@ class Peer:
         self.heard: list[Any] = []
         self.end, theirs = pair(server.limits)
         opened = asyncio.get_running_loop().time()
-        server.open(theirs, Handshake(path="/", opened=opened), server.select(["wse-default-json"]))
+        subprotocol = server.acceptor.select(["wse-default-json"])
+        server.acceptor.open(theirs, Handshake(path="/", opened=opened), subprotocol)
         self.end.start(self)
 
     def say(self, text: str) -> None:
@@ -496,7 +497,7 @@ def owners() -> dict[str, tuple[Any, ...]]:
     """What the names that the pages use stand for; `client` is a user or a `WseClient`."""
     server = wse.WseServer(lambda attempt: attempt.refuse())
     client = wse.WseClient("ws://localhost")
-    device = testing.Device(client, MemoryDialer(server))
+    device = testing.Device(client, MemoryDialer(server.acceptor))
     return {
         "attempt": (wse.Attempt,),
         "channel": (server.channel,),

@@ -104,7 +104,7 @@ def open_raw(server: WseServer[Any]) -> Raw:
     ours, theirs = pair(Limits())
     raw = Raw(ours)
     server._hub.bind()
-    server.open(theirs, Handshake(path="/", opened=0.0), "wse-default-json")
+    server.acceptor.open(theirs, Handshake(path="/", opened=0.0), "wse-default-json")
     ours.start(raw)
     return raw
 
@@ -903,7 +903,7 @@ async def test_a_full_inbox_pauses_reading_and_nothing_is_lost() -> None:
             alice.send("work", n)
         await testing.settle()
         (conn,) = server.clients["alice"].conns.values()
-        assert len(conn._inbox) == 5
+        assert len(conn._desk) == 5
         server.register("ping", lambda *_: "pong")
         assert await bob.call("ping") == "pong"
         release.set()
@@ -925,7 +925,7 @@ async def test_an_inbox_full_of_bytes_pauses_reading_too() -> None:
 
     raw = await welcomed(server)
     await raw.ask(*[["work", "x" * 400]] * 20)
-    assert len(only(server)._inbox) == 3
+    assert len(only(server)._desk) == 3
     release.set()
     await testing.settle()
     assert handled == [400] * 20

@@ -27,7 +27,7 @@ FLOORS = [
         *["session", "outbox", "inbox", "calls", "backoff"],
         *["signals", "channel", "procedures", "handler", "heartbeat", "admission"],
     ],
-    ["auth", "endpoint", "connection", "identity", "registry", "link"],
+    ["hub", "desk", "auth", "endpoint", "connection", "identity", "registry", "link", "gate"],
     ["server", "client", "runner"],
     ["__init__"],
 ]

@@ -211,7 +211,7 @@ class Lifecycle(RuleBasedStateMachine):
             received = [message for message in known.device.received if message[0] != "flood"]
             assert received == known.heard
             assert known.device.closed == known.closed
-        assert not self.server._strangers
+        assert not self.server.acceptor.strangers
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     def new_device(self, cid: str, *, comes_back: bool = False) -> Known:
@@ -253,7 +253,7 @@ class Lifecycle(RuleBasedStateMachine):
             device.client.challenge(lambda _: asyncio.Event().wait())
             connecting = asyncio.create_task(device.connect((manner, cid)))
             await testing.settle()
-            assert len(self.server._strangers) == 1
+            assert len(self.server.acceptor.strangers) == 1
             match way:
                 case "tear":
                     device.tear()

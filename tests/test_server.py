@@ -924,10 +924,10 @@ async def test_what_pack_raises_reaches_the_sender() -> None:
 @testing.virtual_time
 async def test_the_most_preferred_protocol_is_chosen() -> None:
     server = make_server(protocols=[Lines(), WseJSON()])
-    assert server.select(["wse-default-json", "lines"]) == "lines"
-    assert server.select(["unknown", "wse-default-json"]) == "wse-default-json"
-    assert server.select(["unknown"]) is None
-    assert server.select([]) is None
+    assert server.acceptor.select(["wse-default-json", "lines"]) == "lines"
+    assert server.acceptor.select(["unknown", "wse-default-json"]) == "wse-default-json"
+    assert server.acceptor.select(["unknown"]) is None
+    assert server.acceptor.select([]) is None
 
 
 def test_protocols_have_names_of_their_own() -> None:
@@ -953,7 +953,7 @@ async def test_without_a_common_protocol_nobody_is_asked(offer: str) -> None:
         with pytest.raises(Exception, match=r"wse\.protocol-error"):
             await device.connect("key")
         assert device.closed == (1000, "wse.protocol-error")
-        assert not server._strangers
+        assert not server.acceptor.strangers
     assert asked == []
 
 
@@ -980,7 +980,7 @@ class Peer:
 
 
 async def bare_transport(server: WseServer[Any], peer: Peer) -> Transport:
-    transport = await MemoryDialer(server)(
+    transport = await MemoryDialer(server.acceptor)(
         "ws://test/", subprotocol="wse-default-json", headers={}, limits=Limits()
     )
     transport.start(peer)
@@ -1009,11 +1009,11 @@ async def test_close_sends_everybody_away_and_leaves_nothing() -> None:
         transport = await bare_transport(server, undecided)
         transport.write([b'["~wse:hi",{"identity":"undecided"}]'])
         await testing.settle()
-        assert len(server._strangers) == 2
+        assert len(server.acceptor.strangers) == 2
 
         await server.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert not server._strangers
+        assert not server.acceptor.strangers
         assert len(server.clients) == 0
         away = (1012, "wse.server-closing")
         assert await alice.wait_closed() == await bob.wait_closed() == away
@@ -1200,7 +1200,7 @@ async def test_strangers_disturb_nobody(caplog: pytest.LogCaptureFixture) -> Non
             with pytest.raises(NotAuthorized):
                 await stranger.connect(2)
             assert events == ["joined alice a", "connected a"]
-            assert not server._strangers
+            assert not server.acceptor.strangers
     assert caplog.records == []
 
 
@@ -1251,7 +1251,7 @@ async def test_more_strangers_than_allowed_come_back_later() -> None:
     limits = server.limits
     async with testing.Network(server) as network:
         alice = await network.connect("alice")
-        dialer = MemoryDialer(server)
+        dialer = MemoryDialer(server.acceptor)
         for _ in range(2):
             await dialer("ws://test/", subprotocol=WseJSON.name, headers={}, limits=limits)
         with pytest.raises(ConnectionFailed) as caught:
@@ -1284,7 +1284,7 @@ async def test_the_word_of_a_listed_proxy_counts() -> None:
 async def test_nobody_joins_while_the_server_closes() -> None:
     server = make_server()
     events = record_events(server)
-    dialer = MemoryDialer(server)
+    dialer = MemoryDialer(server.acceptor)
 
     async with testing.Network(server) as network:
         await network.connect("alice", "a")
@@ -1309,7 +1309,7 @@ async def test_nobody_joins_while_the_server_closes() -> None:
             "disconnected a 1012 wse.server-closing",
             "left alice 1012",
         ]
-        assert not server._strangers
+        assert not server.acceptor.strangers
         assert (await network.connect("bob")).welcome == {"you are": "bob"}
 
 
@@ -1359,4 +1359,4 @@ async def test_a_device_too_slow_for_its_own_welcome_joins_and_leaves() -> None:
             [],
             ["joined", "connected", "disconnected", "left"],
         )
-        assert not server._strangers
+        assert not server.acceptor.strangers

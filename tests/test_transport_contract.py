@@ -156,7 +156,7 @@ class Place:
     async def town(self, **options: Any) -> AsyncIterator[Town]:
         """A server with users."""
         town = Town(**options)
-        async with self._carrier.reach(town.server, self._directory) as way:
+        async with self._carrier.reach(town.server.acceptor, self._directory) as way:
             town.way = way
             try:
                 yield town

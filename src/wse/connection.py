@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from .auth import Attempt, Decision, Identify
 from .codes import CloseCode, Reason, check_reason
-from .endpoint import Endpoint, Hub
+from .endpoint import Endpoint
 from .errors import (
     ChallengeRoundsExceeded,
     InvalidPayload,
@@ -19,6 +19,7 @@ from .errors import (
     WseError,
 )
 from .handler import is_awaitable, start_task
+from .hub import Hub
 from .messages import Challenge, Hi, Message, Welcome
 from .outbox import Parcel
 from .protocol import Protocol, decode_checked

@@ -3,105 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from threading import get_ident
 from typing import Any, assert_never
 
 from .calls import Calls
-from .channel import Channel
 from .codes import CloseCode, ErrorCode, Reason
+from .desk import Desk
 from .errors import (
     CallDisconnected,
     CallError,
     ConnectionBroken,
-    HandlerFailed,
     InvalidPayload,
     MessageTooLarge,
     PeerError,
     WseError,
     error_of,
-    travels,
 )
-from .handler import EAGER, Handler, is_awaitable, start_task
-from .inbox import Inbox, Job
-from .limits import Limits
+from .hub import Hub
 from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
-from .outbox import Flusher, Outbox, Wire
-from .procedures import Procedures
+from .outbox import Outbox, Wire
 from .protocol import MAX_STAMP_LENGTH, Protocol, decode_checked
 from .session import Action, Rules, Stage
 from .transports.base import Transport
 
-__all__ = ["Endpoint", "Hub"]
-
-
-class Hub:
-    """What all ends of one server, or of one client, share."""
-
-    def __init__(
-        self,
-        *,
-        channel: Channel,
-        procedures: Procedures,
-        limits: Limits,
-        timeout: float,
-        logger: logging.Logger,
-    ) -> None:
-        self.channel = channel
-        self.procedures = procedures
-        self.limits = limits
-        self.timeout = timeout
-        self.logger = logger
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.flusher: Flusher
-        self.tasks: set[asyncio.Task[Any]] = set()
-        """What is at work for connections, also for those that have ended."""
-        self._thread = 0
-
-    def bind(self) -> asyncio.AbstractEventLoop:
-        """Belong to the loop that runs."""
-        loop = asyncio.get_running_loop()
-        if self.loop is not loop:
-            self.loop = loop
-            self._thread = get_ident()
-            self.flusher = Flusher(loop)
-        return loop
-
-    def hold(self, task: asyncio.Task[Any]) -> None:
-        """Keep a task of a connection in sight until it ends."""
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def include(self, *parts: Channel | Procedures) -> None:
-        """Take in handlers that were registered elsewhere, those there are and those to come.
-
-        Raises:
-            AlreadyRegistered: a procedure's name is taken.
-            TypeError: handlers of the other side.
-        """
-        for part in parts:
-            if isinstance(part, Channel):
-                self.channel.include(part)
-            else:
-                self.procedures.include(part)
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether the caller is in another thread than the loop."""
-        return self.loop is not None and get_ident() != self._thread
-
-    def run(self, function: Callable[..., None], *args: Any) -> None:
-        """Run a function on the loop: now, or in order when another thread asks.
-
-        Once the loop is closed there is nobody left to send to, and nothing is done.
-        """
-        if self.loop is None or get_ident() == self._thread:
-            function(*args)
-        elif not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(function, *args)
+__all__ = ["Endpoint"]
 
 
 class Endpoint:
@@ -109,8 +35,8 @@ class Endpoint:
 
     In: the transport calls `receive`; the protocol reads a message; the rules of the stage say
     whether it may be said now; an event goes to the channel, a call to the procedures, a reply to
-    the call that waits. Out: pack, outbox, one write for each turn of the loop. Both ways are
-    plain calls: only an asynchronous handler gets a task.
+    the call that waits; the desk starts their handlers. Out: pack, outbox, one write for each turn
+    of the loop. Both ways are plain calls: only an asynchronous handler gets a task.
 
     Args:
         hub: What it shares with others.
@@ -122,15 +48,12 @@ class Endpoint:
 
     __slots__ = (
         "_calls",
-        "_context",
+        "_desk",
         "_frame",
         "_hub",
-        "_inbox",
         "_outbox",
-        "_pumping",
         "_rules",
         "_stages",
-        "_tasks",
         "_too_slow",
         "_transport",
         "protocol",
@@ -150,14 +73,11 @@ class Endpoint:
         self._transport = transport
         self.protocol = protocol
         self._stages = stages
-        self._context = context
         self._frame = transport.framing(binary=protocol.binary)
         self.wire: Wire = (protocol, self._frame)
         self._calls = Calls()
-        self._inbox = Inbox(hub.limits)
+        self._desk = Desk(self, context)
         self._outbox = Outbox(hub.limits)
-        self._tasks: set[asyncio.Task[Any]] | None = None
-        self._pumping = False
         self._too_slow = False
         self._enter(Stage.STRANGER)
 
@@ -201,9 +121,7 @@ class Endpoint:
 
     def lost(self, code: int, reason: str, *, failed: bool = False) -> None:
         """The transport has ended; see `Receiver`."""
-        if not self._inbox.unstarted:
-            self._pump()
-        if self._inbox.unstarted:  # what came before the end starts before it (Python 3.11)
+        if not self._desk.catch_up():  # what came before the end starts before it (Python 3.11)
             later = partial(self.lost, code, reason, failed=failed)
             asyncio.get_running_loop().call_soon(later)
         elif self.stage is not Stage.CLOSED:
@@ -218,13 +136,13 @@ class Endpoint:
                 if not handlers:
                     self._unhandled(message.type, message.payload)
                 for handler in handlers:
-                    self._begin(handler, message.type, message.payload, None, size)
+                    self._desk.take(handler, message.type, message.payload, None, size)
             case Call():
                 procedure = self._hub.procedures.get(message.name)
                 if procedure is None:
-                    self._reply_failure(message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
+                    self._desk.fail(message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
                 else:
-                    self._begin(procedure, message.name, message.payload, message.stamp, size)
+                    self._desk.take(procedure, message.name, message.payload, message.stamp, size)
             case Result():
                 self._settle(message.stamp, message.payload)
             case Failure():
@@ -255,131 +173,6 @@ class Endpoint:
         self._report_error(error)
         self._close(CloseCode.NORMAL, Reason.PROTOCOL_ERROR)
 
-    # -- handlers ----------------------------------------------------------------------------
-
-    def _begin(
-        self, handler: Handler, type: str, payload: Any, stamp: str | None, size: int
-    ) -> None:
-        if self.stage is Stage.CLOSED:
-            return
-        if self._inbox.admits(handler):
-            self._run(handler, type, payload, stamp)
-            return
-        self._inbox.keep(Job(handler, type, payload, stamp, size))
-        # While a call waits its answer must come, so reading goes on for another inbox's worth.
-        if self._inbox.overfull or (self._inbox.full and not self._calls):
-            self._transport.pause_reading()
-
-    def _run(self, handler: Handler, type: str, payload: Any, stamp: str | None) -> None:
-        try:
-            value = handler.decode(payload, self.protocol)
-        except InvalidPayload as error:
-            self._unfit(type, stamp, error)
-            return
-        if handler.is_async:
-            work = partial(handler.function, *self._context, value)
-        else:
-            try:
-                outcome = handler.function(*self._context, value)
-            except (Exception, asyncio.CancelledError) as error:
-                self._failed(type, stamp, error)
-                return
-            if not is_awaitable(outcome):
-                if stamp is not None:
-                    self._reply(type, stamp, outcome)
-                return
-            work = partial(_same, outcome)
-        self._inbox.begin(handler, started=EAGER)
-        assert self._hub.loop is not None
-        task = start_task(self._hub.loop, self._work(handler, type, work, stamp))
-        if not task.done():
-            if self._tasks is None:
-                self._tasks = set()
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            self._hub.hold(task)
-
-    async def _work(
-        self,
-        handler: Handler,
-        type: str,
-        work: Callable[[], Awaitable[Any]],
-        stamp: str | None,
-    ) -> None:
-        if not EAGER:
-            self._inbox.first_step()
-            if self._inbox:
-                asyncio.get_running_loop().call_soon(self._pump)
-        try:
-            outcome = await work()
-        except Exception as error:
-            self._failed(type, stamp, error)
-        except asyncio.CancelledError as error:
-            if self.stage is not Stage.CLOSED:
-                self._failed(type, stamp, error)
-            raise
-        else:
-            if stamp is not None:
-                self._reply(type, stamp, outcome)
-        finally:
-            self._inbox.end(handler)
-            if self._inbox:
-                self._pump()
-
-    def _pump(self) -> None:
-        """Start what waits and may start, then read on."""
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            while (job := self._inbox.next()) is not None:
-                self._run(job.handler, job.type, job.payload, job.stamp)
-        finally:
-            self._pumping = False
-        if self._inbox.has_room:
-            self._transport.resume_reading()
-
-    def _reply(self, type: str, stamp: str, outcome: Any) -> None:
-        try:
-            self._emit(self._within_limit(self.protocol.result(stamp, outcome)))
-        except Exception as error:
-            self._crashed(type, stamp, error)
-
-    def _unfit(self, type: str, stamp: str | None, error: InvalidPayload) -> None:
-        """A payload does not fit its handler."""
-        self._hub.logger.info("payload of %r does not fit at %s", type, error.details["path"])
-        if stamp is None:
-            self._report_error(error)
-        else:
-            self._reply_failure(type, stamp, error.code, error.details)
-
-    def _failed(self, type: str, stamp: str | None, error: BaseException) -> None:
-        """A handler raised: the application's own errors are an answer, others are not."""
-        if stamp is not None and isinstance(error, WseError) and travels(error):
-            self._reply_failure(type, stamp, error.code, error.details)
-        else:
-            self._crashed(type, stamp, error)
-
-    def _reply_failure(self, type: str, stamp: str, code: str, details: Any = None) -> None:
-        try:
-            self._emit(self._within_limit(self.protocol.failure(stamp, code, details)))
-        except Exception as unsendable:
-            self._crashed(type, stamp, unsendable)
-
-    def _crashed(self, type: str, stamp: str | None, error: BaseException) -> None:
-        """The log learns everything, a caller an id."""
-        error_id = secrets.token_hex(8)
-        self._hub.logger.error("handler of %r failed [%s]", type, error_id, exc_info=error)
-        if stamp is not None:
-            try:
-                details = {"id": error_id}
-                self._emit(self.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details))
-            except Exception:
-                self._hub.logger.exception("%r cannot pack a failure", self.protocol)
-        failure = HandlerFailed({"type": type, "id": error_id})
-        failure.__cause__ = error
-        self._report_error(failure)
-
     # -- out ---------------------------------------------------------------------------------
 
     def _send(self, type: str, payload: Any) -> None:
@@ -395,7 +188,7 @@ class Endpoint:
         if len(stamp) > MAX_STAMP_LENGTH:
             raise ValueError("the name of the procedure is too long")
         self._post(self.protocol.event(name, payload, stamp))
-        if self._inbox.full and not self._inbox.overfull:
+        if self._desk.has_reserve:
             # The answer comes behind what waits: read on, once the call waits for it.
             asyncio.get_running_loop().call_soon(self._transport.resume_reading)
         try:
@@ -468,22 +261,7 @@ class Endpoint:
     def _leave(self, code: int, reason: str) -> None:
         self._enter(Stage.CLOSED)
         self._outbox.clear()
-        if self._inbox:
-            count = len(self._inbox)
-            self._hub.logger.info("%r ended with %d messages not handled", self, count)
-        self._inbox.clear()
         self._transport.resume_reading()
         self._calls.fail_all(CallDisconnected)
-        if self._tasks:
-            # Not at once: a handler whose message came before the end has its first step.
-            asyncio.get_running_loop().call_soon(self._cancel, asyncio.current_task())
+        self._desk.close()
         self._ended(code, reason)
-
-    def _cancel(self, spared: asyncio.Task[Any] | None) -> None:
-        for task in tuple(self._tasks or ()):
-            if task is not spared:
-                task.cancel()
-
-
-async def _same(outcome: Awaitable[Any]) -> Any:
-    return await outcome

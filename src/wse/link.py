@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from .codes import CloseCode, Reason, comes_back
-from .endpoint import Endpoint, Hub
+from .endpoint import Endpoint
 from .errors import (
     ConnectionFailed,
     InvalidPayload,
@@ -18,6 +18,7 @@ from .errors import (
     printable,
 )
 from .handler import is_awaitable, start_task
+from .hub import Hub
 from .messages import Challenge, Message, Welcome
 from .protocol import Protocol, decode_checked
 from .session import CLIENT, Action, Stage

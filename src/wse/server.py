@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from ssl import SSLContext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic
 
-from .admission import Origins, Proxies
+from .admission import Proxies
 from .auth import Identify, cid_of
 from .channel import Channel
 from .codes import Reason, check_reason
 from .connection import S, ServerHub, WseConnection
 from .errors import HandlerFailed, IdentifyMissing, NoSuchClient, WseError
+from .gate import Gate
 from .handler import check_takes, end_tasks
 from .identity import WseIdentity
 from .limits import Limits
@@ -27,7 +26,6 @@ from .protocol import DEFAULT, Protocol
 from .registry import Registry
 from .runner import run_until_signal
 from .signals import Emitter, Signal
-from .transports.base import Handshake, Refusal, Transport
 
 if TYPE_CHECKING:
     from .transports.tcp import Listener
@@ -119,13 +117,6 @@ class WseServer(Generic[S]):
         self.when: ServerSignals[S] = ServerSignals(self._emitter)
         """What happens: `@server.when.joined`."""
         self.limits = limits
-        self._protocols = {protocol.name: protocol for protocol in protocols or (DEFAULT,)}
-        if len(self._protocols) < len(protocols):
-            raise ValueError("two protocols have the same name")
-        self._origins = Origins(origins)
-        self._proxies = proxies
-        self._closing = 0
-        self._strangers: set[WseConnection[S]] = set()
         self._hub = ServerHub(
             channel=self.channel,
             procedures=self.procedures,
@@ -135,13 +126,15 @@ class WseServer(Generic[S]):
         )
         self.include = self._hub.include
         """Take in a module's own `Channel` and `Procedures`, registered without this server."""
-        self._hub.protocols = tuple(self._protocols.values())
+        self._hub.protocols = tuple(protocols) or (DEFAULT,)
         self._hub.identify = identify
         self._hub.make_state = state
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
         self._hub.report_ignored = self.when.ignored.emit
         self._hub.report_error = self.when.error.emit
+        self.acceptor: Gate[S] = Gate(self._hub, origins, proxies)
+        """Takes the connections that carriers have opened."""
 
     # -- people ------------------------------------------------------------------------------
 
@@ -217,44 +210,8 @@ class WseServer(Generic[S]):
 
     # -- connections -------------------------------------------------------------------------
 
-    def select(self, offered: Sequence[str]) -> str | None:
-        """The most preferred protocol of those offered; see `Acceptor`."""
-        return next((name for name in self._protocols if name in offered), None)
-
-    def vet(self, handshake: Handshake) -> Refusal | None:
-        """Keep out pages of other origins, and more strangers than allowed; see `Acceptor`."""
-        if self._closing:
-            return Refusal(status=503, text="The server is closing.", retry_after=1)
-        origin = handshake.headers.get("origin")
-        if not self._origins.allow(origin, handshake.headers.get("host")):
-            logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
-            return Refusal(status=403, text="This origin may not connect.")
-        if len(self._strangers) >= self.limits.max_strangers:
-            logger.info("refused a connection: %d are not identified", len(self._strangers))
-            wait = math.ceil(self.limits.authentication_timeout)
-            return Refusal(status=503, text="Too many at once.", retry_after=wait)
-        return None
-
-    def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
-        """Take a connection that a carrier has opened; see `Acceptor`."""
-        transport.max_message_bytes = self.limits.max_stranger_message_bytes
-        if self._closing:
-            transport.close(Reason.SERVER_CLOSING.close_code, Reason.SERVER_CLOSING)
-            return
-        if subprotocol is None:
-            transport.close(Reason.PROTOCOL_ERROR.close_code, Reason.PROTOCOL_ERROR)
-            return
-        if self._proxies is not None:
-            peer = self._proxies.peer(handshake.remote_addr, handshake.headers)
-            handshake = replace(handshake, remote_addr=peer)
-        conn: WseConnection[S] = WseConnection(
-            self._hub, transport, self._protocols[subprotocol], handshake
-        )
-        self._strangers.add(conn)
-        conn.start()
-
     def _seat(self, conn: WseConnection[S], cid: str) -> None:
-        self._strangers.discard(conn)
+        self.acceptor.strangers.discard(conn)
         client = self.clients.get(cid)
         joins = client is None
         if client is None:
@@ -269,7 +226,7 @@ class WseServer(Generic[S]):
             self.when.connected.emit(conn)
 
     def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
-        self._strangers.discard(conn)
+        self.acceptor.strangers.discard(conn)
         client = conn.client
         if client is None:
             return
@@ -310,7 +267,9 @@ class WseServer(Generic[S]):
         from .transports import tcp
 
         self._hub.bind()
-        listener = await tcp.listen(self, host, port, unix=unix, ssl=ssl, compression=compression)
+        listener = await tcp.listen(
+            self.acceptor, host, port, unix=unix, ssl=ssl, compression=compression
+        )
         try:
             yield listener
         finally:
@@ -324,15 +283,12 @@ class WseServer(Generic[S]):
         Takes at most `Limits.close_timeout` seconds. Handlers that still run get as long to end,
         those of messages after their cancellation, those of events before it.
         """
-        self._closing += 1
-        try:
-            conns = [*self._strangers, *self.clients.conns.values()]
+        with self.acceptor.shut():
+            conns = [*self.acceptor.strangers, *self.clients.conns.values()]
             for conn in conns:
                 conn.drop(Reason.SERVER_CLOSING)
             await asyncio.gather(*(conn.wait_closed() for conn in conns))
             await end_tasks(self._hub.tasks | self._emitter.tasks, self.limits.close_timeout)
-        finally:
-            self._closing -= 1
 
     def run(
         self,

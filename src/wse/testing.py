@@ -166,7 +166,7 @@ class Network:
             remote_addr: Its address, as the server sees it.
             options: Of its `WseClient`.
         """
-        dialer = MemoryDialer(self.server, remote_addr)
+        dialer = MemoryDialer(self.server.acceptor, remote_addr)
         client = WseClient(url or self._url, headers=headers, dial=dialer, **options)
         device = Device(client, dialer)
         self.devices.append(device)

@@ -1,0 +1,209 @@
+"""The handlers of one connection: started in order, answered for, cancelled with it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .codes import ErrorCode
+from .errors import HandlerFailed, InvalidPayload, WseError, travels
+from .handler import EAGER, Handler, is_awaitable, start_task
+from .inbox import Inbox, Job
+from .session import Stage
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """Where the messages of one connection are handled.
+
+    Args:
+        end: The connection.
+        context: What handlers are given before the payload.
+    """
+
+    __slots__ = ("_context", "_end", "_hub", "_inbox", "_pumping", "_tasks")
+
+    def __init__(self, end: Endpoint, context: tuple[Any, ...]) -> None:
+        self._end = end
+        self._hub = end._hub
+        self._context = context
+        self._inbox = Inbox(self._hub.limits)
+        self._tasks: set[asyncio.Task[Any]] | None = None
+        self._pumping = False
+
+    def __len__(self) -> int:
+        """How many messages wait for their handlers."""
+        return len(self._inbox)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what waits is at its bound, and no more should be read.
+
+        While a call waits its answer must come, so reading goes on for another inbox's worth.
+        """
+        return self._inbox.overfull or (self._inbox.full and not self._end._calls)
+
+    @property
+    def has_reserve(self) -> bool:
+        """Whether it is full, and takes as much again while a call waits."""
+        return self._inbox.full and not self._inbox.overfull
+
+    def take(self, handler: Handler, type: str, payload: Any, stamp: str | None, size: int) -> None:
+        """Handle a message, now or when its turn comes."""
+        if self._end.stage is Stage.CLOSED:
+            return
+        if self._inbox.admits(handler):
+            self._run(handler, type, payload, stamp)
+            return
+        self._inbox.keep(Job(handler, type, payload, stamp, size))
+        if self.is_full:
+            self._end._transport.pause_reading()
+
+    def catch_up(self) -> bool:
+        """Start what may start; whether all that was started has taken its first step."""
+        if not self._inbox.unstarted:
+            self._pump()
+        return not self._inbox.unstarted
+
+    def close(self) -> None:
+        """Forget what waits, and cancel what is at work."""
+        if self._inbox:
+            count = len(self._inbox)
+            self._hub.logger.info("%r ended with %d messages not handled", self._end, count)
+        self._inbox.clear()
+        if self._tasks:
+            # Not at once: a handler whose message came before the end has its first step.
+            asyncio.get_running_loop().call_soon(self._cancel, asyncio.current_task())
+
+    def fail(self, type: str, stamp: str | None, code: str, details: Any = None) -> None:
+        """Answer a call with an error."""
+        if stamp is None:
+            return
+        try:
+            self._end._emit(
+                self._end._within_limit(self._end.protocol.failure(stamp, code, details))
+            )
+        except Exception as unsendable:
+            self._crashed(type, stamp, unsendable)
+
+    def _run(self, handler: Handler, type: str, payload: Any, stamp: str | None) -> None:
+        try:
+            value = handler.decode(payload, self._end.protocol)
+        except InvalidPayload as error:
+            self._unfit(type, stamp, error)
+            return
+        if handler.is_async:
+            work = partial(handler.function, *self._context, value)
+        else:
+            try:
+                outcome = handler.function(*self._context, value)
+            except (Exception, asyncio.CancelledError) as error:
+                self._failed(type, stamp, error)
+                return
+            if not is_awaitable(outcome):
+                if stamp is not None:
+                    self._reply(type, stamp, outcome)
+                return
+            work = partial(_same, outcome)
+        self._inbox.begin(handler, started=EAGER)
+        assert self._hub.loop is not None
+        task = start_task(self._hub.loop, self._work(handler, type, work, stamp))
+        if not task.done():
+            if self._tasks is None:
+                self._tasks = set()
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            self._hub.hold(task)
+
+    async def _work(
+        self,
+        handler: Handler,
+        type: str,
+        work: Callable[[], Awaitable[Any]],
+        stamp: str | None,
+    ) -> None:
+        if not EAGER:
+            self._inbox.first_step()
+            if self._inbox:
+                asyncio.get_running_loop().call_soon(self._pump)
+        try:
+            outcome = await work()
+        except Exception as error:
+            self._failed(type, stamp, error)
+        except asyncio.CancelledError as error:
+            if self._end.stage is not Stage.CLOSED:
+                self._failed(type, stamp, error)
+            raise
+        else:
+            if stamp is not None:
+                self._reply(type, stamp, outcome)
+        finally:
+            self._inbox.end(handler)
+            if self._inbox:
+                self._pump()
+
+    def _pump(self) -> None:
+        """Start what waits and may start, then read on."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while (job := self._inbox.next()) is not None:
+                self._run(job.handler, job.type, job.payload, job.stamp)
+        finally:
+            self._pumping = False
+        if self._inbox.has_room:
+            self._end._transport.resume_reading()
+
+    def _reply(self, type: str, stamp: str, outcome: Any) -> None:
+        try:
+            self._end._emit(self._end._within_limit(self._end.protocol.result(stamp, outcome)))
+        except Exception as error:
+            self._crashed(type, stamp, error)
+
+    def _unfit(self, type: str, stamp: str | None, error: InvalidPayload) -> None:
+        """A payload does not fit its handler."""
+        self._hub.logger.info("payload of %r does not fit at %s", type, error.details["path"])
+        if stamp is None:
+            self._end._report_error(error)
+        else:
+            self.fail(type, stamp, error.code, error.details)
+
+    def _failed(self, type: str, stamp: str | None, error: BaseException) -> None:
+        """A handler raised: the application's own errors are an answer, others are not."""
+        if stamp is not None and isinstance(error, WseError) and travels(error):
+            self.fail(type, stamp, error.code, error.details)
+        else:
+            self._crashed(type, stamp, error)
+
+    def _crashed(self, type: str, stamp: str | None, error: BaseException) -> None:
+        """The log learns everything, a caller an id."""
+        error_id = secrets.token_hex(8)
+        self._hub.logger.error("handler of %r failed [%s]", type, error_id, exc_info=error)
+        if stamp is not None:
+            try:
+                details = {"id": error_id}
+                self._end._emit(
+                    self._end.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details)
+                )
+            except Exception:
+                self._hub.logger.exception("%r cannot pack a failure", self._end.protocol)
+        failure = HandlerFailed({"type": type, "id": error_id})
+        failure.__cause__ = error
+        self._end._report_error(failure)
+
+    def _cancel(self, spared: asyncio.Task[Any] | None) -> None:
+        for task in tuple(self._tasks or ()):
+            if task is not spared:
+                task.cancel()
+
+
+async def _same(outcome: Awaitable[Any]) -> Any:
+    return await outcome

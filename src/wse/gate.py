@@ -1,0 +1,94 @@
+"""Who comes in: the way from a carrier's handshake to a connection that may identify itself."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Generic
+
+from .admission import Origins, Proxies
+from .codes import Reason
+from .connection import S, ServerHub, WseConnection
+from .transports.base import Handshake, Refusal, Transport
+
+__all__ = ["Gate"]
+
+logger = logging.getLogger("wse.server")
+
+
+class Gate(Generic[S]):
+    """Takes the connections of every carrier; fills `Acceptor`.
+
+    Args:
+        hub: What the connections share.
+        origins: The pages that may connect.
+        proxies: Whose word about a peer's address is taken.
+
+    Raises:
+        ValueError: two protocols of one name, or an origin that is none.
+    """
+
+    def __init__(
+        self,
+        hub: ServerHub,
+        origins: Iterable[str],
+        proxies: Proxies | None,
+    ) -> None:
+        self.limits = hub.limits
+        self.strangers: set[WseConnection[S]] = set()
+        """The connections that are not identified yet."""
+        self._hub = hub
+        self._protocols = {protocol.name: protocol for protocol in hub.protocols}
+        if len(self._protocols) < len(hub.protocols):
+            raise ValueError("two protocols have the same name")
+        self._origins = Origins(origins)
+        self._proxies = proxies
+        self._shut = 0
+
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        """Let nobody in meanwhile."""
+        self._shut += 1
+        try:
+            yield
+        finally:
+            self._shut -= 1
+
+    def select(self, offered: Sequence[str]) -> str | None:
+        """The most preferred protocol of those offered; see `Acceptor`."""
+        return next((name for name in self._protocols if name in offered), None)
+
+    def vet(self, handshake: Handshake) -> Refusal | None:
+        """Keep out pages of other origins, and more strangers than allowed; see `Acceptor`."""
+        if self._shut:
+            return Refusal(status=503, text="The server is closing.", retry_after=1)
+        origin = handshake.headers.get("origin")
+        if not self._origins.allow(origin, handshake.headers.get("host")):
+            logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
+            return Refusal(status=403, text="This origin may not connect.")
+        if len(self.strangers) >= self.limits.max_strangers:
+            logger.info("refused a connection: %d are not identified", len(self.strangers))
+            wait = math.ceil(self.limits.authentication_timeout)
+            return Refusal(status=503, text="Too many at once.", retry_after=wait)
+        return None
+
+    def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
+        """Take a connection that a carrier has opened; see `Acceptor`."""
+        transport.max_message_bytes = self.limits.max_stranger_message_bytes
+        if self._shut:
+            transport.close(Reason.SERVER_CLOSING.close_code, Reason.SERVER_CLOSING)
+            return
+        if subprotocol is None:
+            transport.close(Reason.PROTOCOL_ERROR.close_code, Reason.PROTOCOL_ERROR)
+            return
+        if self._proxies is not None:
+            peer = self._proxies.peer(handshake.remote_addr, handshake.headers)
+            handshake = replace(handshake, remote_addr=peer)
+        conn: WseConnection[S] = WseConnection(
+            self._hub, transport, self._protocols[subprotocol], handshake
+        )
+        self.strangers.add(conn)
+        conn.start()

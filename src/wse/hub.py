@@ -1,0 +1,82 @@
+"""What all connections of one server, or of one client, share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+from .channel import Channel
+from .limits import Limits
+from .outbox import Flusher
+from .procedures import Procedures
+
+__all__ = ["Hub"]
+
+
+class Hub:
+    """What all ends of one server, or of one client, share."""
+
+    def __init__(
+        self,
+        *,
+        channel: Channel,
+        procedures: Procedures,
+        limits: Limits,
+        timeout: float,
+        logger: logging.Logger,
+    ) -> None:
+        self.channel = channel
+        self.procedures = procedures
+        self.limits = limits
+        self.timeout = timeout
+        self.logger = logger
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.flusher: Flusher
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """What is at work for connections, also for those that have ended."""
+        self._thread = 0
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Belong to the loop that runs."""
+        loop = asyncio.get_running_loop()
+        if self.loop is not loop:
+            self.loop = loop
+            self._thread = get_ident()
+            self.flusher = Flusher(loop)
+        return loop
+
+    def hold(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task of a connection in sight until it ends."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def include(self, *parts: Channel | Procedures) -> None:
+        """Take in handlers that were registered elsewhere, those there are and those to come.
+
+        Raises:
+            AlreadyRegistered: a procedure's name is taken.
+            TypeError: handlers of the other side.
+        """
+        for part in parts:
+            if isinstance(part, Channel):
+                self.channel.include(part)
+            else:
+                self.procedures.include(part)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the caller is in another thread than the loop."""
+        return self.loop is not None and get_ident() != self._thread
+
+    def run(self, function: Callable[..., None], *args: Any) -> None:
+        """Run a function on the loop: now, or in order when another thread asks.
+
+        Once the loop is closed there is nobody left to send to, and nothing is done.
+        """
+        if self.loop is None or get_ident() == self._thread:
+            function(*args)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function, *args)
