@@ -375,8 +375,9 @@ class FakeStream(asyncio.Transport):
         self._stuck = False
         self._backlog = 0
         self._loop = asyncio.get_running_loop()
-        self._protocol: asyncio.Protocol
+        self._protocol: asyncio.BufferedProtocol
         self._lost = False
+        self._arriving = b""
 
     @property
     def written(self) -> bytes:
@@ -395,7 +396,12 @@ class FakeStream(asyncio.Transport):
             self._lose()
 
     def arrive(self, *frames: F, side: str) -> None:
-        self._protocol.data_received(b"".join(frame.to(side) for frame in frames))
+        self.feed(b"".join(frame.to(side) for frame in frames))
+
+    def feed(self, data: bytes) -> None:
+        """Let bytes come, in as many reads as it takes; while nobody reads they wait."""
+        self._arriving += data
+        self._read()
 
     def end(self) -> None:
         """The peer says no more."""
@@ -407,7 +413,7 @@ class FakeStream(asyncio.Transport):
         self._lose()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        assert isinstance(protocol, asyncio.Protocol)
+        assert isinstance(protocol, asyncio.BufferedProtocol)
         self._protocol = protocol
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -443,6 +449,7 @@ class FakeStream(asyncio.Transport):
     def resume_reading(self) -> None:
         assert not self._reading, "resumed twice"
         self._reading = True
+        self._loop.call_soon(self._read)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -462,6 +469,14 @@ class FakeStream(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
+
+    def _read(self) -> None:
+        while self._arriving and self._reading and not self._closing:
+            memory = self._protocol.get_buffer(-1)
+            assert isinstance(memory, memoryview)
+            part, self._arriving = self._arriving[: len(memory)], self._arriving[len(memory) :]
+            memory[: len(part)] = part
+            self._protocol.buffer_updated(len(part))
 
     def _lose(self) -> None:
         if not self._lost:

@@ -51,6 +51,7 @@ def open_lane(
     *,
     max_size: int = 1000,
     max_fragments: int = 8,
+    max_turn: int = 10_000,
     extensions: Sequence[Extension] = (),
 ) -> tuple[Lane, Port]:
     port = Port()
@@ -59,6 +60,7 @@ def open_lane(
         SIDES[side],
         max_size=max_size,
         max_fragments=max_fragments,
+        max_turn=max_turn,
         extensions=list(extensions),
     )
     lane.paused = False
@@ -100,18 +102,25 @@ def chopped(data: bytes, cuts: list[int]) -> list[bytes]:
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 story = st.lists(messages(), max_size=6)
 cuts = st.lists(st.integers(0, 10_000), max_size=30)
+turns = st.sampled_from([1, 1_000, 1_000_000])
 
 
 @unhurried
-@given(side=sides, story=story, cuts=cuts, bytewise=st.booleans())
+@given(side=sides, story=story, cuts=cuts, bytewise=st.booleans(), turn=turns)
 def test_any_chopping_delivers_the_same(
-    side: str, story: list[tuple[list[F], tuple[str, bytes]]], cuts: list[int], bytewise: bool
+    side: str,
+    story: list[tuple[list[F], tuple[str, bytes]]],
+    cuts: list[int],
+    bytewise: bool,
+    turn: int,
 ) -> None:
-    lane, port = open_lane(side)
+    lane, port = open_lane(side, max_turn=turn)
     frames = [frame for parts, _ in story for frame in parts]
     data = wire(*frames, closing(1000), side=side)
     for piece in chopped(data, list(range(len(data))) if bytewise else cuts):
         lane.feed(piece)
+    while lane.behind:
+        lane.feed()
     assert [told for told in port.told if told[0] in ("text", "binary")] == [m for _, m in story]
     pings = [("ping", frame.payload) for frame in frames if frame.opcode == PING]
     assert [told for told in port.told if told[0] == "ping"] == pings
@@ -126,16 +135,18 @@ def test_any_chopping_delivers_the_same(
     cuts=cuts,
     pauses=st.sets(st.integers(0, 30)),
     resumes=st.sets(st.integers(0, 40)),
+    turn=turns,
 )
-def test_pausing_anywhere_loses_nothing(
+def test_pausing_anywhere_loses_nothing(  # noqa: PLR0917 - drawn by name
     side: str,
     story: list[tuple[list[F], tuple[str, bytes]]],
     cuts: list[int],
     pauses: set[int],
     resumes: set[int],
+    turn: int,
 ) -> None:
     """Pause within some deliveries and before some pieces, resume after some."""
-    lane, port = open_lane(side)
+    lane, port = open_lane(side, max_turn=turn)
 
     def pause_perhaps() -> None:
         lane.paused = lane.paused or len(port.told) in pauses
@@ -152,7 +163,7 @@ def test_pausing_anywhere_loses_nothing(
         if n in resumes:
             lane.paused = False
             lane.feed()
-    while lane.paused:
+    while lane.paused or lane.behind:
         lane.paused = False
         lane.feed()
     assert [told for told in port.told if told[0] != "ping"] == [message for _, message in story]
@@ -163,7 +174,7 @@ def test_pausing_anywhere_loses_nothing(
 
 def test_starts_paused() -> None:
     port = Port()
-    lane = Lane(port, Side.SERVER, max_size=10, max_fragments=1, extensions=[])
+    lane = Lane(port, Side.SERVER, max_size=10, max_fragments=1, max_turn=10_000, extensions=[])
     lane.feed(wire(F(TEXT, b"early")))
     assert port.told == []
     lane.paused = False

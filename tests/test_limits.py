@@ -18,6 +18,7 @@ def test_defaults() -> None:
         "max_stranger_message_bytes": 16_384,
         "max_message_bytes": 1_048_576,
         "max_fragments": 128,
+        "max_turn_bytes": 16_384,
         "max_challenge_rounds": 8,
         "max_unwritten_bytes": 1_048_576,
         "max_unwritten_messages": 1_024,

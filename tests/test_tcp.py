@@ -535,8 +535,8 @@ async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
     upgrade = tcp._Upgrade(listener)
     stream.set_protocol(upgrade)
     upgrade.connection_made(stream)
-    upgrade.data_received(b"GET / HTTP/1.1\r\n\r\n")
-    upgrade.data_received(request())
+    stream.feed(b"GET / HTTP/1.1\r\n\r\n")
+    stream.feed(request())
     assert stream.written.startswith(b"HTTP/1.1 426")
     await testing.pass_time(4.9)
     assert listener.upgrading == {stream}
@@ -552,7 +552,7 @@ async def test_refused_over_tls_closes() -> None:
     upgrade = tcp._Upgrade(listener)
     stream.set_protocol(upgrade)
     upgrade.connection_made(stream)
-    upgrade.data_received(b"GET / HTTP/1.1\r\n\r\n")
+    stream.feed(b"GET / HTTP/1.1\r\n\r\n")
     assert stream.is_closing()
     await testing.pass_time(6.0)
     assert not stream.is_aborted()
@@ -598,7 +598,7 @@ async def test_an_answer_that_comes_as_we_give_up_is_left_alone() -> None:
         "Connection: Upgrade",
         f"Sec-WebSocket-Accept: {accept_key(http.key)}",
     ]
-    opening.data_received("\r\n".join([*lines, "", ""]).encode())
+    stream.feed("\r\n".join([*lines, "", ""]).encode())
     opening.connection_lost(None)
     assert opening.opened.cancelled()
 

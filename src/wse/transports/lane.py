@@ -43,9 +43,10 @@ _CLOSE = 0x80 | Opcode.CLOSE
 _PING = 0x80 | Opcode.PING
 _PONG = 0x80 | Opcode.PONG
 _HEARTBEAT = (_PING, _PONG)
-_TURN = 8 * 1024
-"""Bytes of frames that are taken in before others have their turn: a read may bring 256 KiB, and
-that many tiny frames would hold the loop for a third of a second."""
+_FRAME_COST = 64
+"""Bytes that a frame counts besides its own towards `Limits.max_turn_bytes`."""
+_SLOW_FRAME_COST = 512
+"""The same for one that the reference decides about, which takes ten times as long."""
 _MAX_CONTROL = 125
 
 
@@ -76,15 +77,19 @@ class Lane:
         side: Which side this is.
         max_size: Bytes of the largest message; may change at any time.
         max_fragments: Frames of a message.
+        max_turn: Bytes of frames that are taken in at once; see `Limits.max_turn_bytes`.
         extensions: Those that were negotiated.
     """
 
     __slots__ = (
+        "_at",
         "_buffer",
         "_busy",
         "_extensions",
+        "_held",
         "_masked",
         "_max_fragments",
+        "_max_turn",
         "_need",
         "_parts",
         "_port",
@@ -106,6 +111,7 @@ class Lane:
         *,
         max_size: int,
         max_fragments: int,
+        max_turn: int,
         extensions: list[Extension],
     ) -> None:
         self._port = port
@@ -113,7 +119,10 @@ class Lane:
         self._masked = 0x80 if side is Side.SERVER else 0
         self.max_size = max_size
         self._max_fragments = max_fragments
+        self._max_turn = max_turn
         self._extensions = extensions
+        self._held = b""
+        self._at = 0
         self._buffer = bytearray()
         self._need = 0
         self._skip = 0
@@ -130,42 +139,65 @@ class Lane:
         """Whether a close frame was sent: only the peer's own matters now."""
 
     def feed(self, data: bytes = b"") -> None:
-        """Take in what the peer sent; without an argument, go on after a pause or a turn."""
+        """Take in what the peer sent; without an argument, go on after a pause or a turn.
+
+        What is left at a pause or at the turn's end stays where it is: to copy it in each turn
+        would cost more than its frames.
+        """
         self.behind = False
-        if self._stopped:
-            return
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-        if self._buffer or self._busy or self.paused:
-            self._buffer += data
-            if self._busy or self.paused or len(self._buffer) < self._need:
+        if self._held or self._buffer or self._skip or self._busy or self.paused or self._stopped:
+            if self._stopped:
                 return
-            data = bytes(self._buffer)
-            self._buffer.clear()
+            self._buffer += data
+            if self._busy or self.paused:
+                return
+        else:
+            self._held, self._at = data, 0
         self._busy = True
-        self._need = 0
         try:
-            rest = self._parse(data)
+            while self._held or self._refill():
+                self._need = 0
+                held = self._held
+                self._at = self._parse(held, self._at)
+                if self._need:
+                    self._buffer[:0] = held[self._at :]
+                    self._held = b""
+                elif self._at < len(held):
+                    break
+                else:
+                    self._held = b""
+                if not self._buffer:
+                    break
         finally:
             self._busy = False
-        if rest < len(data) and not self._stopped:
-            self._buffer += data[rest:]
 
     def stop(self) -> None:
         """Forget everything; nothing is read any more."""
         self._stopped = True
+        self._held = b""
         self._buffer.clear()
         self._parts.clear()
         self._slow = None
 
-    def _parse(self, data: bytes) -> int:  # noqa: C901, PLR0912, PLR0915 - the hot path, in one place
+    def _refill(self) -> bool:
+        """Go on with what came behind, once it has a whole frame; not with a refused message."""
+        if self._skip:
+            skipped = min(self._skip, len(self._buffer))
+            self._skip -= skipped
+            del self._buffer[:skipped]
+        if not self._buffer or len(self._buffer) < self._need:
+            return False
+        self._held, self._at = bytes(self._buffer), 0
+        self._buffer.clear()
+        return True
+
+    def _parse(self, data: bytes, start: int) -> int:  # noqa: C901, PLR0912, PLR0915 - the hot path, in one place
         """Take whole frames off `data`; the position of the first byte that is left."""
-        start, end = 0, len(data)
-        while not (self.paused or self._stopped):
-            if start > _TURN:
-                self.behind = start < end
+        end = len(data)
+        left = self._max_turn
+        while start < end and not (self.paused or self._stopped):
+            if left <= 0:
+                self.behind = True
                 break
             if end - start < 2:
                 self._need = 2
@@ -216,6 +248,8 @@ class Lane:
                     self._port.answer(payload)
             else:
                 self._take_slowly(data[start:stop], head)
+                left -= _SLOW_FRAME_COST
+            left -= stop - start + _FRAME_COST
             start = stop
         return start
 

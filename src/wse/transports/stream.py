@@ -7,6 +7,7 @@ close.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -28,10 +29,26 @@ from .lane import (
     masked,
 )
 
-__all__ = ["StreamTransport"]
+__all__ = ["StreamTransport", "read_buffer"]
+
+_MAX_READ = 256 * 1024
+_MIN_READ = 4 * 1024
+_of_thread = threading.local()
 
 
-class StreamTransport(asyncio.Protocol, Transport):
+def read_buffer(size: int) -> memoryview:
+    """Memory to read into, for messages of this size.
+
+    All connections of a thread share it, since each takes what was read before the next reads. So
+    one that sends nothing holds none, and one that floods no more than this.
+    """
+    whole: memoryview | None = getattr(_of_thread, "memory", None)
+    if whole is None:
+        whole = _of_thread.memory = memoryview(bytearray(_MAX_READ))
+    return whole[: max(size, _MIN_READ)]
+
+
+class StreamTransport(asyncio.BufferedProtocol, Transport):
     """An open WebSocket on a stream.
 
     Args:
@@ -58,8 +75,10 @@ class StreamTransport(asyncio.Protocol, Transport):
             side,
             max_size=limits.max_message_bytes,
             max_fragments=limits.max_fragments,
+            max_turn=limits.max_turn_bytes,
             extensions=extensions,
         )
+        self._memory = read_buffer(limits.max_message_bytes)
         self._receiver: Receiver | None = None
         self._reading_paused = False
         self._writing_paused = False
@@ -85,6 +104,7 @@ class StreamTransport(asyncio.Protocol, Transport):
     @max_message_bytes.setter
     def max_message_bytes(self, size: int) -> None:
         self._lane.max_size = size
+        self._memory = read_buffer(size)
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -146,9 +166,12 @@ class StreamTransport(asyncio.Protocol, Transport):
 
     # -- asyncio -----------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._memory
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._heartbeat.heard = self._loop.time()
-        self._take(data)
+        self._take(self._memory[:nbytes].tobytes())
 
     def pause_writing(self) -> None:
         self._writing_paused = True

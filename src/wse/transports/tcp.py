@@ -28,7 +28,7 @@ from websockets.uri import parse_uri
 from ..errors import ConnectionFailed
 from ..limits import Limits
 from .base import Acceptor, Handshake, Refusal, Transport, refused
-from .stream import StreamTransport
+from .stream import StreamTransport, read_buffer
 
 __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
 
@@ -48,11 +48,12 @@ _REFUSALS = {
 # -- server ------------------------------------------------------------------------------------
 
 
-class _Upgrade(asyncio.Protocol):
+class _Upgrade(asyncio.BufferedProtocol):
     """A socket until its HTTP upgrade is decided."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._memory = read_buffer(listener.acceptor.limits.max_upgrade_bytes)
         self._data = bytearray()
         self._refused = False
         self._stream: asyncio.Transport
@@ -72,11 +73,14 @@ class _Upgrade(asyncio.Protocol):
         self._timer.cancel()
         self._listener.upgrading.discard(self._stream)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._memory
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._refused:
             return
         searched = max(0, len(self._data) - len(_HEAD_END))
-        self._data += data
+        self._data += self._memory[:nbytes]
         end = self._data.find(_HEAD_END, searched)
         size = end if end >= 0 else len(self._data)
         if size > self._listener.acceptor.limits.max_upgrade_bytes:
@@ -232,13 +236,14 @@ async def listen(
 # -- client ------------------------------------------------------------------------------------
 
 
-class _Opening(asyncio.Protocol):
+class _Opening(asyncio.BufferedProtocol):
     """A client's socket until the server has answered the upgrade."""
 
     def __init__(self, http: ClientProtocol, request: bytes, limits: Limits) -> None:
         self._http = http
         self._request = request
         self._limits = limits
+        self._memory = read_buffer(limits.max_upgrade_bytes)
         self._head: bytearray | None = bytearray()
         self._stream: asyncio.Transport
         self.opened: asyncio.Future[StreamTransport] = asyncio.get_running_loop().create_future()
@@ -247,10 +252,14 @@ class _Opening(asyncio.Protocol):
         self._stream = cast(asyncio.Transport, transport)
         self._stream.write(self._request)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._memory
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Give the library the head alone; what follows a 101 is the lane's."""
         if self.opened.done():
             return
+        data = self._memory[:nbytes].tobytes()
         if self._head is None:
             self._http.receive_data(data)
         else:
