@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wse.admission import Origins, Proxies
+from wse.admission import Addresses, Origins, Proxies
 
 # -- origins ---------------------------------------------------------------------------------------
 
@@ -134,3 +134,42 @@ def test_the_header_that_is_not_named_is_not_believed() -> None:
 def test_what_cannot_be_trusted(network: str, header: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Proxies(network, header=header)
+
+
+# -- addresses -----------------------------------------------------------------------------------
+
+
+def test_an_address_has_so_many_connections() -> None:
+    addresses = Addresses(2)
+    for _ in range(2):
+        assert not addresses.full("192.0.2.1")
+        addresses.add("192.0.2.1")
+    assert addresses.full("192.0.2.1")
+    assert not addresses.full("192.0.2.2")
+    addresses.remove("192.0.2.1")
+    assert not addresses.full("192.0.2.1")
+    addresses.remove("192.0.2.1")
+    assert len(addresses) == 0
+
+
+def test_of_ipv6_a_network_counts_as_one_address() -> None:
+    addresses = Addresses(1)
+    addresses.add("2001:db8:1:2:3::4%eth0")
+    assert addresses.full("2001:db8:1:2:ffff::1")
+    assert not addresses.full("2001:db8:1:3::4")
+
+
+def test_who_has_no_address_is_not_counted() -> None:
+    addresses = Addresses(1)
+    addresses.add(None)
+    assert not addresses.full(None)
+    addresses.remove(None)
+    assert len(addresses) == 0
+
+
+def test_without_a_bound_nobody_is_counted() -> None:
+    addresses = Addresses(None)
+    addresses.add("192.0.2.1")
+    assert not addresses.full("192.0.2.1")
+    assert len(addresses) == 0
+    addresses.remove("192.0.2.1")

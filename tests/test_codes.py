@@ -44,6 +44,7 @@ OWN_REASONS = {
     "wse.authentication-timeout": 1013,
     "wse.heartbeat-lost": 1006,
     "wse.slow-consumer": 1013,
+    "wse.rate-limit": 1013,
     "wse.message-too-large": 1009,
 }
 

@@ -589,7 +589,9 @@ def test_the_table_of_states_is_the_enum() -> None:
     assert [row["Status"] for row in table("errors.md", "Status")] == list(Status)
 
 
-def amount(text: str) -> float:
+def amount(text: str) -> float | None:
+    if text == "None":
+        return None
     number, _, unit = text.partition(" ")
     return float(number) * {"KiB": 1024, "MiB": 1024**2}.get(unit, 1)
 
@@ -600,6 +602,7 @@ def test_the_table_of_limits_is_the_dataclass() -> None:
     for row, one in zip(rows, dataclasses.fields(wse.Limits), strict=True):
         assert amount(row["Default"]) == one.default, one.name
         kind = "seconds" if one.type == "float" else "count"
+        kind = "messages per second" if one.name.endswith("per_second") else kind
         unit = "bytes" if "bytes" in one.name else kind
         assert row["Unit"] == unit, one.name
         assert row["What it bounds"]

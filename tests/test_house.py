@@ -25,7 +25,7 @@ FLOORS = [
     ["codes", "errors", "limits", "messages", "protocol", "transports", "transports.base"],
     [
         *["session", "outbox", "inbox", "calls", "backoff"],
-        *["signals", "channel", "procedures", "handler", "heartbeat", "admission"],
+        *["signals", "channel", "procedures", "handler", "heartbeat", "admission", "rates"],
     ],
     ["hub", "desk", "auth", "endpoint", "connection", "identity", "registry", "link", "gate"],
     ["server", "client", "runner"],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, asdict, fields
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ def test_defaults() -> None:
         "upgrade_timeout": 5.0,
         "authentication_timeout": 10.0,
         "max_strangers": 1000,
+        "max_connections_per_address": None,
         "max_upgrade_bytes": 16_384,
         "max_stranger_message_bytes": 16_384,
         "max_message_bytes": 1_048_576,
@@ -25,6 +27,10 @@ def test_defaults() -> None:
         "max_handlers": 64,
         "max_inbox_messages": 1_024,
         "max_inbox_bytes": 1_048_576,
+        "max_event_handlers": 1_000,
+        "messages_per_second": None,
+        "user_messages_per_second": None,
+        "rate_burst_seconds": 10.0,
         "heartbeat_interval": 25.0,
         "heartbeat_timeout": 10.0,
         "close_timeout": 5.0,
@@ -46,6 +52,16 @@ def test_each_bound_can_be_named(name: str) -> None:
 def test_bounds_are_given_by_name_only() -> None:
     with pytest.raises(TypeError):
         Limits(5.0)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_what_is_off_by_default_can_be_turned_off(name: str) -> None:
+    off: dict[str, Any] = {name: None}
+    if getattr(Limits(), name) is None:
+        assert getattr(Limits(**off), name) is None
+    else:
+        with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive"):
+            Limits(**off)
 
 
 def test_limits_are_frozen() -> None:

@@ -13,7 +13,7 @@ logger = logging.getLogger("test.signals")
 
 
 def emitter() -> Emitter:
-    return Emitter(logger)
+    return Emitter(logger, 1000)
 
 
 def signal(*, remembered: bool = False) -> Signal[[int]]:

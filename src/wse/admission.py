@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
-__all__ = ["Origins", "Proxies"]
+__all__ = ["Addresses", "Origins", "Proxies"]
 
 _origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@]+", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -148,3 +149,47 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+class Addresses:
+    """How many connections each IP address has.
+
+    Args:
+        most: How many it may have; None counts nothing.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """How many addresses have a connection."""
+        return len(self._counts)
+
+    def full(self, address: str | None) -> bool:
+        """Whether this one has as many as it may."""
+        return (
+            self._most is not None
+            and address is not None
+            and self._counts[_network(address)] >= self._most
+        )
+
+    def add(self, address: str | None) -> None:
+        """One more; an address that is None, a Unix socket's, is not counted."""
+        if self._most is not None and address is not None:
+            self._counts[_network(address)] += 1
+
+    def remove(self, address: str | None) -> None:
+        """One less."""
+        if self._most is not None and address is not None:
+            network = _network(address)
+            self._counts[network] -= 1
+            if not self._counts[network]:
+                del self._counts[network]
+
+
+def _network(address: str) -> str:
+    """What counts as one: of IPv6 the /64 network, which one customer has whole."""
+    if ":" not in address:
+        return address
+    return str(IPv6Network((address.partition("%")[0], 64), strict=False))

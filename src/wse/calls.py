@@ -22,6 +22,9 @@ class Calls:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, stamp: str) -> bool:
+        return stamp in self._waiting
+
     def next_number(self) -> int:
         self._count += 1
         return self._count

@@ -106,7 +106,7 @@ class WseClient:
         """Offer a procedure: `@client.register("ping")`; see `Procedures.register`."""
         self.unregister = self.procedures.unregister
         """Offer it no longer."""
-        self._emitter = Emitter(logger)
+        self._emitter = Emitter(logger, limits.max_event_handlers)
         self._emitter.failed = self._handler_failed
         self.when = ClientSignals(self._emitter)
         """What happens: `@client.when.ready`."""

@@ -95,6 +95,8 @@ class Reason(StrEnum):
     """The peer gave no sign of life in time; never sent. Comes back."""
     SLOW_CONSUMER = "wse.slow-consumer", CloseCode.TRY_AGAIN_LATER
     """The peer does not read what is sent to it. Comes back."""
+    RATE_LIMIT = "wse.rate-limit", CloseCode.TRY_AGAIN_LATER
+    """More messages than the server's `Limits` allow one connection or user. Comes back."""
     MESSAGE_TOO_LARGE = "wse.message-too-large", CloseCode.MESSAGE_TOO_BIG
     """A message above the limit, or in too many fragments. Stays away."""
 

@@ -20,10 +20,11 @@ from .errors import (
 )
 from .handler import is_awaitable, start_task
 from .hub import Hub
-from .messages import Challenge, Hi, Message, Welcome
+from .messages import Challenge, Failure, Hi, Message, Result, Welcome
 from .outbox import Parcel
 from .protocol import Protocol, decode_checked
-from .session import SERVER, Action, Stage
+from .rates import Bucket, UserRates
+from .session import METERED, SERVER, Action, Stage
 from .transports.base import Handshake, Transport
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ServerHub(Hub):
     protocols: tuple[Protocol, ...]
     identify: Identify
     make_state: Callable[[], Any] = SimpleNamespace
+    rates: UserRates
     seat: Callable[[WseConnection[Any], str], None]
     """A device is accepted as one of this user's."""
     unseat: Callable[[WseConnection[Any], int, str], None]
@@ -79,6 +81,7 @@ class WseConnection(Endpoint, Generic[S]):
     __slots__ = (
         "__weakref__",
         "_answer",
+        "_buckets",
         "_handshake",
         "_identifying",
         "_rounds",
@@ -93,7 +96,9 @@ class WseConnection(Endpoint, Generic[S]):
     def __init__(
         self, hub: ServerHub, transport: Transport, protocol: Protocol, handshake: Handshake
     ) -> None:
-        super().__init__(hub, transport, protocol, SERVER, (self,))
+        limits = hub.limits
+        metered = limits.messages_per_second or limits.user_messages_per_second
+        super().__init__(hub, transport, protocol, METERED if metered else SERVER, (self,))
         self.conn_id: str = secrets.token_hex(16)
         """Its id: 128 random bits, hexadecimal."""
         self.client: WseIdentity | None = None
@@ -106,8 +111,9 @@ class WseConnection(Endpoint, Generic[S]):
         self._identifying: asyncio.Task[Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
         self._rounds = 0
+        self._buckets: tuple[Bucket, ...] = ()
         self._state: S
-        deadline = handshake.opened + hub.limits.authentication_timeout
+        deadline = handshake.opened + limits.authentication_timeout
         self._timer = hub.bind().call_at(deadline, self._too_late)
 
     def __repr__(self) -> str:
@@ -203,6 +209,8 @@ class WseConnection(Endpoint, Generic[S]):
                 self._identify(message)
             case Action.ANSWER, Challenge():
                 self._answered(message.payload)
+            case Action.METER, _:
+                self._meter(message, size)
             case Action.UNHANDLED, Hi():
                 self._unhandled(self.protocol.types.hi, message.payload)
             case Action.UNHANDLED, Challenge():
@@ -276,6 +284,8 @@ class WseConnection(Endpoint, Generic[S]):
         self._timer.cancel()
         if decision.state is not None:
             self._state = decision.state
+        if self._stages is METERED:
+            self._count_from_now_on(decision.cid)
         self._admit()
         self.enqueue(self._frame(welcome))
         self._server.seat(self, decision.cid)
@@ -301,6 +311,27 @@ class WseConnection(Endpoint, Generic[S]):
             answer.set_result(decode_checked(self.protocol.plain, payload))
         except InvalidPayload as error:
             answer.set_exception(error)
+
+    def _meter(self, message: Message, size: int) -> None:
+        """Take a message unless it is one too many; the answer to a call never is."""
+        solicited = isinstance(message, Result | Failure) and message.stamp in self._calls
+        now = asyncio.get_running_loop().time()
+        if not solicited and not all(bucket.take(now) for bucket in self._buckets):
+            self._hub.logger.info("%r sends more than it may", self)
+            self.drop(Reason.RATE_LIMIT)
+            return
+        action = SERVER[Stage.READY].action(message.__class__)
+        if action is Action.DELIVER:
+            self._deliver(message, size)
+        else:
+            self._shake(action, message, size)
+
+    def _count_from_now_on(self, cid: str) -> None:
+        limits, now = self._hub.limits, asyncio.get_running_loop().time()
+        buckets = [self._server.rates.join(cid, now)]
+        if limits.messages_per_second is not None:
+            buckets.append(Bucket(limits.messages_per_second, limits.rate_burst_seconds, now))
+        self._buckets = tuple(bucket for bucket in buckets if bucket is not None)
 
     def _too_late(self) -> None:
         self._hub.logger.info("%r was not identified in time", self)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic
 
-from .admission import Origins, Proxies
+from .admission import Addresses, Origins, Proxies
 from .codes import Reason
 from .connection import S, ServerHub, WseConnection
 from .transports.base import Handshake, Refusal, Transport
@@ -40,6 +40,7 @@ class Gate(Generic[S]):
         self.limits = hub.limits
         self.strangers: set[WseConnection[S]] = set()
         """The connections that are not identified yet."""
+        self._addresses = Addresses(hub.limits.max_connections_per_address)
         self._hub = hub
         self._protocols = {protocol.name: protocol for protocol in hub.protocols}
         if len(self._protocols) < len(hub.protocols):
@@ -69,10 +70,14 @@ class Gate(Generic[S]):
         if not self._origins.allow(origin, handshake.headers.get("host")):
             logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
             return Refusal(status=403, text="This origin may not connect.")
+        wait = math.ceil(self.limits.authentication_timeout)
         if len(self.strangers) >= self.limits.max_strangers:
             logger.info("refused a connection: %d are not identified", len(self.strangers))
-            wait = math.ceil(self.limits.authentication_timeout)
             return Refusal(status=503, text="Too many at once.", retry_after=wait)
+        peer = self._peer(handshake)
+        if self._addresses.full(peer):
+            logger.info("refused a connection: %s has as many as it may", peer)
+            return Refusal(status=429, text="Too many from one address.", retry_after=wait)
         return None
 
     def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
@@ -84,11 +89,25 @@ class Gate(Generic[S]):
         if subprotocol is None:
             transport.close(Reason.PROTOCOL_ERROR.close_code, Reason.PROTOCOL_ERROR)
             return
-        if self._proxies is not None:
-            peer = self._proxies.peer(handshake.remote_addr, handshake.headers)
-            handshake = replace(handshake, remote_addr=peer)
+        handshake = replace(handshake, remote_addr=self._peer(handshake))
         conn: WseConnection[S] = WseConnection(
             self._hub, transport, self._protocols[subprotocol], handshake
         )
         self.strangers.add(conn)
+        self._addresses.add(conn.remote_addr)
         conn.start()
+
+    def identified(self, conn: WseConnection[S]) -> None:
+        """A connection is no stranger any more."""
+        self.strangers.discard(conn)
+
+    def left(self, conn: WseConnection[S]) -> None:
+        """A connection that was let in has ended."""
+        self.strangers.discard(conn)
+        self._addresses.remove(conn.remote_addr)
+
+    def _peer(self, handshake: Handshake) -> str | None:
+        """The peer's address, as far as proxies may tell it."""
+        if self._proxies is None:
+            return handshake.remote_addr
+        return self._proxies.peer(handshake.remote_addr, handshake.headers)

@@ -9,7 +9,9 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a peer may cost. Sizes are in bytes, times in seconds; all are on by default.
+    """What a peer may cost. Sizes are in bytes, times in seconds.
+
+    All are on by default but those that are None.
 
     Raises:
         ValueError: a bound that is not positive.
@@ -21,6 +23,9 @@ class Limits:
     """From the TCP connection to the welcome; then closed with `wse.authentication-timeout`."""
     max_strangers: int = 1000
     """Upgraded connections that are not identified yet; more get HTTP 503 with Retry-After."""
+    max_connections_per_address: int | None = None
+    """Connections from one IP address, for IPv6 from one /64 network; more get HTTP 429 with
+    Retry-After. Many people may share an address: off unless asked for."""
     max_upgrade_bytes: int = 16 * 1024
     """The HTTP upgrade request; a longer one gets status 431."""
     max_stranger_message_bytes: int = 16 * 1024
@@ -45,6 +50,15 @@ class Limits:
     """Messages of one connection that may wait for their handlers; then reading pauses."""
     max_inbox_bytes: int = 1024 * 1024
     """The same in bytes."""
+    max_event_handlers: int = 1000
+    """Asynchronous handlers of `ignored` and `error`, which any message may cause, at work at once
+    in the whole server; above it, further ones are left out."""
+    messages_per_second: float | None = None
+    """Messages from one connection; more close with `wse.rate-limit`. Answers to calls are free."""
+    user_messages_per_second: float | None = None
+    """The same from all connections of one user together."""
+    rate_burst_seconds: float = 10.0
+    """How many seconds' worth of messages may come at once after silence, where a rate is set."""
     heartbeat_interval: float = 25.0
     """Silence after which a peer is asked for a sign of life."""
     heartbeat_timeout: float = 10.0
@@ -54,5 +68,6 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
+            bound = getattr(self, field.name)
+            if not (bound is None and field.default is None) and not (bound or 0) > 0:
                 raise ValueError(f"Limits.{field.name} must be positive")

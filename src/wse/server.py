@@ -23,6 +23,7 @@ from .limits import Limits
 from .outbox import Parcel
 from .procedures import Procedures
 from .protocol import DEFAULT, Protocol
+from .rates import UserRates
 from .registry import Registry
 from .runner import run_until_signal
 from .signals import Emitter, Signal
@@ -112,7 +113,7 @@ class WseServer(Generic[S]):
         """Offer it no longer."""
         self.clients: Registry[S] = Registry(conn_per_user)
         """The users that are here, by cid."""
-        self._emitter = Emitter(logger)
+        self._emitter = Emitter(logger, limits.max_event_handlers)
         self._emitter.failed = self._handler_failed
         self.when: ServerSignals[S] = ServerSignals(self._emitter)
         """What happens: `@server.when.joined`."""
@@ -129,6 +130,7 @@ class WseServer(Generic[S]):
         self._hub.protocols = tuple(protocols) or (DEFAULT,)
         self._hub.identify = identify
         self._hub.make_state = state
+        self._hub.rates = UserRates(limits)
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
         self._hub.report_ignored = self.when.ignored.emit
@@ -211,7 +213,7 @@ class WseServer(Generic[S]):
     # -- connections -------------------------------------------------------------------------
 
     def _seat(self, conn: WseConnection[S], cid: str) -> None:
-        self.acceptor.strangers.discard(conn)
+        self.acceptor.identified(conn)
         client = self.clients.get(cid)
         joins = client is None
         if client is None:
@@ -226,13 +228,14 @@ class WseServer(Generic[S]):
             self.when.connected.emit(conn)
 
     def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
-        self.acceptor.strangers.discard(conn)
+        self.acceptor.left(conn)
         client = conn.client
         if client is None:
             return
         leaves = self.clients.unseat(client, conn)
         self.when.disconnected.emit(conn, code, reason)
         if leaves:
+            self._hub.rates.leave(client.cid, asyncio.get_running_loop().time())
             self.when.left.emit(client, code, reason)
 
     def _handler_failed(self, name: str, error: BaseException) -> None:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
 
-__all__ = ["CLIENT", "SERVER", "Action", "Rules", "Stage"]
+__all__ = ["CLIENT", "METERED", "SERVER", "Action", "Rules", "Stage"]
 
 
 class Stage(Enum):
@@ -42,6 +42,8 @@ class Action(Enum):
     """It answers the challenge that waits."""
     SOLVE = auto()
     READY = auto()
+    METER = auto()
+    """Count it, and do what `SERVER` says unless there were too many."""
     HOLD = auto()
     """Keep it until the welcome."""
 
@@ -87,6 +89,9 @@ SERVER: Mapping[Stage, Rules] = {
     Stage.READY: Rules(Action.UNHANDLED, _DELIVERED),
     Stage.CLOSED: _DEAF,
 }
+
+METERED: Mapping[Stage, Rules] = {**SERVER, Stage.READY: Rules(Action.METER)}
+"""The server's rules where messages are counted."""
 
 CLIENT: Mapping[Stage, Rules] = {
     Stage.STRANGER: Rules(

@@ -18,9 +18,7 @@ R = TypeVar("R")
 
 
 _BY_PEERS = frozenset({"ignored", "error"})
-_MOST_TASKS = 1000
-"""Asynchronous handlers at work; above it, those of what any message of a peer can cause are left
-out."""
+"""What any message of a peer can cause."""
 
 
 class Emitter:
@@ -30,8 +28,9 @@ class Emitter:
     order. What a handler raises goes to `failed`; asynchronous ones run as tasks held here.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, max_handlers: int) -> None:
         self.logger = logger
+        self._max_handlers = max_handlers
         self.failed: Callable[[str, BaseException], None] = _nobody_cares
         self.tasks: set[asyncio.Task[Any]] = set()
         self._by_peers: set[asyncio.Task[Any]] = set()
@@ -82,7 +81,7 @@ class Emitter:
         else:
             if not is_awaitable(outcome):
                 return
-            if name in _BY_PEERS and len(self._by_peers) >= _MOST_TASKS:
+            if name in _BY_PEERS and len(self._by_peers) >= self._max_handlers:
                 self.logger.warning("too many handlers of %s at work, one is left out", name)
                 if isinstance(outcome, Coroutine):
                     outcome.close()

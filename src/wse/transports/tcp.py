@@ -57,16 +57,17 @@ class _Upgrade(asyncio.BufferedProtocol):
         self._data = bytearray()
         self._refused = False
         self._stream: asyncio.Transport
+        self._opened = (
+            asyncio.get_running_loop().time()
+        )  # accepted, its TLS handshake still to come
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._stream = cast(asyncio.Transport, transport)
         if self._listener.stopped:  # accepted before, and announced only now
             self._refused = True
             self._stream.abort()
-        loop = asyncio.get_running_loop()
-        self._opened = loop.time()
-        timeout = self._listener.acceptor.limits.upgrade_timeout
-        self._timer = loop.call_later(timeout, self._stream.abort)
+        deadline = self._opened + self._listener.acceptor.limits.upgrade_timeout
+        self._timer = asyncio.get_running_loop().call_at(deadline, self._stream.abort)
         self._listener.upgrading.add(self._stream)
 
     def connection_lost(self, _: Exception | None) -> None:
