@@ -10,11 +10,12 @@ import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wse import Limits
 from wse.transports import tcp
-from wse.transports.base import Handshake, Refusal, Transport
+from wse.transports.base import Handshake, Pages, Refusal, Transport
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -298,10 +299,11 @@ async def listening(
     unix: str | None = None,
     ssl: SSLContext | None = None,
     compression: bool = False,
+    pages: Pages = MappingProxyType({}),
 ) -> AsyncIterator[tcp.Listener]:
     """A listener on a free port; everything is torn down at the end."""
     listener = await tcp.listen(
-        acceptor, "127.0.0.1", 0, unix=unix, ssl=ssl, compression=compression
+        acceptor, "127.0.0.1", 0, unix=unix, ssl=ssl, compression=compression, pages=pages
     )
     try:
         yield listener

@@ -6,7 +6,6 @@ import asyncio
 import re
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from websockets.asyncio.client import connect as raw_connect
 from websockets.typing import Subprotocol
 
 from wse import Attempt, Decision, WseClient, WseServer, hmac_challenge
-from wse.cli.commands import _serving
 
 PROTOCOL = Subprotocol("wse-default-json")
 
@@ -356,38 +354,6 @@ def test_serve_says_that_its_port_is_taken() -> None:
         status, output = invoke("serve", "cliapp", "--port", str(port))
     assert output == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
     assert status == 1
-
-
-@pytest.mark.parametrize(
-    ("host", "secure", "warned"),
-    [
-        ("0.0.0.0", False, True),  # noqa: S104 - nothing listens there, see Local
-        ("::", False, True),
-        ("example.org", False, True),
-        ("0.0.0.0", True, False),  # noqa: S104
-        ("127.0.0.1", False, False),
-        ("::1", False, False),
-        ("localhost", False, False),
-    ],
-)
-def test_serve_warns_of_listening_to_others_without_tls(
-    host: str, secure: bool, warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Local(WseServer[Any]):
-        """Listens on the loopback, wherever it is told to."""
-
-        def listen(self, *_: Any, **__: Any) -> Any:
-            return super().listen(port=0)
-
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if secure else None
-
-    @real_time
-    async def story() -> None:
-        async with _serving(Local(Attempt.refuse), host, 0, tls=tls):
-            pass
-
-    story()
-    assert ("without TLS" in caplog.text) is warned
 
 
 def test_help_names_the_commands() -> None:

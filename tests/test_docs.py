@@ -514,6 +514,7 @@ def owners() -> dict[str, tuple[Any, ...]]:
         "ErrorCode": (ErrorCode,),
         "Limits": (wse.Limits,),
         "Reason": (Reason,),
+        "Stats": (wse.Stats,),
         "Status": (Status,),
     }
 
@@ -626,6 +627,8 @@ def test_the_tables_of_arguments_are_the_signatures(heading: str, function: Any)
         default = parameter.default
         if default is parameter.empty:
             assert row["Default"] == NONE
+        elif isinstance(default, float) and "(" in row["Default"]:
+            assert f"{default:g} ({function.__name__})" in row["Default"]
         elif isinstance(default, float):
             assert float(row["Default"]) == default
         elif isinstance(default, str | int | None):

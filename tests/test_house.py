@@ -26,8 +26,10 @@ FLOORS = [
     [
         *["session", "outbox", "inbox", "calls", "backoff"],
         *["signals", "channel", "procedures", "handler", "heartbeat", "admission", "rates"],
+        "workers",
     ],
-    ["hub", "desk", "auth", "endpoint", "connection", "identity", "registry", "link", "gate"],
+    ["stats", "hub", "desk", "auth", "endpoint"],
+    ["connection", "identity", "registry", "link", "gate"],
     ["server", "client", "runner"],
     ["__init__"],
 ]
@@ -35,7 +37,16 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Leaves stand outside: nobody imports them but by name, where they are needed.
 CARRIERS = ["transports.memory", "transports.tcp", "transports.stream", "transports.lane"]
-COMMANDS = ["cli.terminal", "cli.talk", "cli.story", "cli.cast", "cli.demo", "cli.commands", "cli"]
+COMMANDS = [
+    "cli.terminal",
+    "cli.talk",
+    "cli.story",
+    "cli.cast",
+    "cli.demo",
+    "cli.serving",
+    "cli.commands",
+    "cli",
+]
 APPLICATIONS = ["testing", *COMMANDS, "__main__"]
 
 

@@ -47,7 +47,7 @@ CONTEXT = """
             yield
         print("left the context")
 
-    run_until_signal(application())
+    run_until_signal(application(), entered=lambda: None, hurry=server.close)
     print("ended in order")
 """
 
@@ -115,6 +115,9 @@ def test_run_raises_what_the_program_raises() -> None:
 
 
 def test_a_context_that_cannot_be_entered_is_an_error() -> None:
+    async def never() -> None:
+        raise AssertionError
+
     class Fails(AbstractAsyncContextManager[None]):
         async def __aenter__(self) -> None:
             raise OSError("no such address")
@@ -123,7 +126,7 @@ def test_a_context_that_cannot_be_entered_is_an_error() -> None:
             raise AssertionError
 
     with pytest.raises(OSError, match="no such address"):
-        runner.run_until_signal(Fails())
+        runner.run_until_signal(Fails(), entered=lambda: None, hurry=never)
 
 
 def test_uvloop_is_used_where_it_is_installed() -> None:

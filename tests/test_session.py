@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from wse.messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
-from wse.session import CLIENT, SERVER, Action, Rules, Stage
+from wse.session import CLIENT, METERED, SERVER, Action, Rules, Stage
 
 KINDS: tuple[type[Message], ...] = (Hi, Challenge, Welcome, Event, Call, Result, Failure)
 
@@ -29,6 +29,7 @@ SERVER_TABLE = {
     Stage.IDENTIFYING: (IGNORE,) * 7,
     Stage.CHALLENGED: (IGNORE, ANSWER, *[IGNORE] * 5),
     Stage.READY: TALKING,
+    Stage.LEAVING: (*[IGNORE] * 5, DELIVER, DELIVER),
     Stage.CLOSED: (IGNORE,) * 7,
 }
 CLIENT_TABLE = {
@@ -65,6 +66,13 @@ def test_a_client(stage: Stage, kind: type[Message], action: Action) -> None:
 
 
 @pytest.mark.parametrize("stage", Stage)
+def test_a_server_that_counts_does_so_with_all_that_a_known_peer_says(stage: Stage) -> None:
+    for kind in KINDS:
+        expected = Action.METER if stage is Stage.READY else SERVER[stage].action(kind)
+        assert METERED[stage].action(kind) is expected
+
+
+@pytest.mark.parametrize("stage", Stage)
 def test_a_server_is_deaf_while_it_decides_and_after_the_end(stage: Stage) -> None:
     assert SERVER[stage].hears == (stage not in (Stage.IDENTIFYING, Stage.CLOSED))
 
@@ -78,6 +86,7 @@ def test_the_unreadable_is_a_violation_but_while_an_answer_is_awaited() -> None:
     assert SERVER[Stage.STRANGER].unreadable is VIOLATION
     assert SERVER[Stage.CHALLENGED].unreadable is IGNORE
     assert SERVER[Stage.READY].unreadable is VIOLATION
+    assert SERVER[Stage.LEAVING].unreadable is IGNORE
     assert CLIENT[Stage.STRANGER].unreadable is VIOLATION
     assert CLIENT[Stage.READY].unreadable is VIOLATION
 

@@ -33,7 +33,7 @@ from websockets.uri import parse_uri
 
 from wse import Attempt, ConnectionFailed, Decision, Limits, WseClient, WseServer, testing
 from wse.transports import tcp
-from wse.transports.base import Refusal, Transport
+from wse.transports.base import Page, Refusal, Transport
 from wse.transports.stream import StreamTransport
 from wse.transports.tcp import TcpDialer
 
@@ -530,7 +530,7 @@ async def test_an_address_that_is_taken() -> None:
 
 @testing.virtual_time
 async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
-    listener = tcp.Listener(Acceptor(Limits(upgrade_timeout=5.0)), compression=False)
+    listener = tcp.Listener(Acceptor(Limits(upgrade_timeout=5.0)))
     stream = FakeStream()
     upgrade = tcp._Upgrade(listener)
     stream.set_protocol(upgrade)
@@ -547,7 +547,7 @@ async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
 
 @testing.virtual_time
 async def test_refused_over_tls_closes() -> None:
-    listener = tcp.Listener(Acceptor(LIMITS), compression=False)
+    listener = tcp.Listener(Acceptor(LIMITS))
     stream = FakeStream(half_closes=False)
     upgrade = tcp._Upgrade(listener)
     stream.set_protocol(upgrade)
@@ -718,3 +718,76 @@ async def test_a_refusal_is_an_http_answer(
             await dial(f"ws://127.0.0.1:{listener.port}/", LIMITS, TcpDialer())
         assert caught.value.details == {"status": status}
         assert caught.value.temporary is (status == 503)
+
+
+# -- plain HTTP ------------------------------------------------------------------------------------
+
+
+async def answer_to(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (in lower case) and body of the answer; then the connection has ended."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    first, *lines = head.decode().split("\r\n")
+    pairs = (line.split(": ", 1) for line in lines)
+    return int(first.split()[1]), {name.lower(): value for name, value in pairs}, body
+
+
+@pytest.mark.parametrize(
+    "line", ["GET /page HTTP/1.1", "GET /page?from=monitor HTTP/1.1", "GET /page HTTP/1.0"]
+)
+@real_time
+async def test_a_plain_request_gets_its_page(line: str) -> None:
+    acceptor = Acceptor(LIMITS)
+    made: list[int] = []
+
+    def page() -> Page:
+        made.append(len(made))
+        return Page(body=f"für Nr. {len(made)}", status=203, content_type="text/x; charset=utf-8")
+
+    async with listening(acceptor, pages={"/page": page}) as listener:
+        for number in (1, 2):
+            plain = f"{line}\r\nHost: x\r\n\r\n".encode()
+            status, headers, body = await answer_to(listener.port, plain)
+            assert (status, body.decode()) == (203, f"für Nr. {number}")
+            assert headers["content-length"] == str(len(body))
+            assert headers["content-type"] == "text/x; charset=utf-8"
+            assert headers["cache-control"] == "no-store"
+    assert acceptor.transports == []
+
+
+@real_time
+async def test_other_requests_get_no_page() -> None:
+    acceptor = Acceptor(LIMITS)
+    pages = {"/page": lambda: Page(body=b"\x00\xff")}
+    async with listening(acceptor, pages=pages) as listener:
+        port = listener.port
+        assert (await answer_to(port, b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"))[2] == b"\x00\xff"
+        assert (await answer_to(port, b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 426
+        assert (await answer_to(port, b"POST /page HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 405
+        assert (await answer_to(port, b"GET /page HTTP/2.0\r\nHost: x\r\n\r\n"))[0] == 400
+        async with raw_client(port, upgraded=False) as peer:
+            peer.writer.write(request(line="GET /page HTTP/1.1"))
+            assert (await peer.head())[0] == 101
+        assert (await acceptor.accepted.get()).handshake.path == "/page"
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+@testing.virtual_time
+async def test_the_time_of_a_tls_handshake_counts() -> None:
+    acceptor = Acceptor(Limits(upgrade_timeout=5.0))
+    slow, slower = FakeStream(half_closes=False), FakeStream(half_closes=False)
+    upgrades = [tcp._Upgrade(tcp.Listener(acceptor)) for _ in range(2)]
+    await testing.pass_time(4)
+    for stream, upgrade in zip((slow, slower), upgrades, strict=True):
+        stream.set_protocol(upgrade)
+        upgrade.connection_made(stream)
+    slow.feed(request())
+    assert (await acceptor.accepted.get()).handshake.opened == 0.0
+    await testing.pass_time(1)
+    assert slower.is_aborted()
+    assert not slow.is_aborted()
+    slow.abort()

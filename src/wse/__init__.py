@@ -41,6 +41,8 @@ from .limits import Limits
 from .procedures import Procedures
 from .protocol import Protocol, Types, WseJSON
 from .server import WseServer
+from .stats import Stats
+from .transports.base import Page
 
 __all__ = [
     "AlreadyConnected",
@@ -70,6 +72,7 @@ __all__ = [
     "NoSuchClient",
     "NotAuthorized",
     "NotConnected",
+    "Page",
     "PeerError",
     "Procedures",
     "Protocol",
@@ -77,6 +80,7 @@ __all__ = [
     "Proxies",
     "Reason",
     "SolverMissing",
+    "Stats",
     "Status",
     "Types",
     "UsageError",

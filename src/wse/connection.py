@@ -26,6 +26,7 @@ from .protocol import Protocol, decode_checked
 from .rates import Bucket, UserRates
 from .session import METERED, SERVER, Action, Stage
 from .transports.base import Handshake, Transport
+from .workers import warn_of_workers
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -39,6 +40,8 @@ else:
     S = TypeVar("S")
 
 __all__ = ["ServerHub", "WseConnection"]
+
+_OPEN = (Stage.READY, Stage.LEAVING)
 
 
 class ServerHub(Hub):
@@ -54,6 +57,12 @@ class ServerHub(Hub):
     """A device has ended, seated or not."""
     report_ignored: Callable[[WseConnection[Any], str, Any], None]
     report_error: Callable[[WseError, WseConnection[Any]], None]
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Belong to the loop that runs."""
+        if self.loop is None:
+            warn_of_workers()
+        return super().bind()
 
     def parcel(self, type: str, payload: Any) -> Parcel:
         """One message for many devices, packed at once for the most preferred protocol.
@@ -127,7 +136,7 @@ class WseConnection(Endpoint, Generic[S]):
     @property
     def is_open(self) -> bool:
         """Whether it is welcomed and has not ended."""
-        return self.stage is Stage.READY
+        return self.stage in _OPEN
 
     @property
     def state(self) -> S:
@@ -186,6 +195,12 @@ class WseConnection(Endpoint, Generic[S]):
         check_reason(reason)
         code = reason.close_code if isinstance(reason, Reason) else CloseCode.NORMAL
         self._server.run(self._close, code, reason)
+
+    def _retire(self) -> None:
+        """Send it away with 1012 once its calls, both ways, have ended; hear nothing new."""
+        if self.stage is Stage.READY:
+            self._enter(Stage.LEAVING)
+            self._go_if_idle()
 
     async def wait_closed(self) -> None:
         """Wait until nothing of the connection is left."""
@@ -272,6 +287,7 @@ class WseConnection(Endpoint, Generic[S]):
 
     def _refuse(self, error: BaseException) -> None:
         self._identifying = None
+        self._hub.counts.handler_errors += 1
         self._hub.logger.error("%r is refused, identify failed", self, exc_info=error)
         self.drop(Reason.NOT_AUTHORIZED)
 

@@ -55,6 +55,11 @@ class Desk:
         """Whether it is full, and takes as much again while a call waits."""
         return self._inbox.full and not self._inbox.overfull
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is at work, and nothing waits."""
+        return not self._inbox and self._inbox.is_idle
+
     def take(self, handler: Handler, type: str, payload: Any, stamp: str | None, size: int) -> None:
         """Handle a message, now or when its turn comes."""
         if self._end.stage is Stage.CLOSED:
@@ -148,6 +153,8 @@ class Desk:
             self._inbox.end(handler)
             if self._inbox:
                 self._pump()
+            if self._end.stage is Stage.LEAVING:
+                self._end._go_if_idle()
 
     def _pump(self) -> None:
         """Start what waits and may start, then read on."""
@@ -185,6 +192,7 @@ class Desk:
 
     def _crashed(self, type: str, stamp: str | None, error: BaseException) -> None:
         """The log learns everything, a caller an id."""
+        self._hub.counts.handler_errors += 1
         error_id = secrets.token_hex(8)
         self._hub.logger.error("handler of %r failed [%s]", type, error_id, exc_info=error)
         if stamp is not None:

@@ -132,12 +132,14 @@ class Endpoint:
     def _deliver(self, message: Message, size: int) -> None:
         match message:
             case Event():
+                self._hub.counts.messages += 1
                 handlers = self._hub.channel.take(message.type)
                 if not handlers:
                     self._unhandled(message.type, message.payload)
                 for handler in handlers:
                     self._desk.take(handler, message.type, message.payload, None, size)
             case Call():
+                self._hub.counts.calls += 1
                 procedure = self._hub.procedures.get(message.name)
                 if procedure is None:
                     self._desk.fail(message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
@@ -196,6 +198,9 @@ class Endpoint:
         except CallError as error:
             error.message = error.message or f"calling {name!r}"
             raise
+        finally:
+            if self.stage is Stage.LEAVING:
+                self._go_if_idle()
 
     def _post(self, data: bytes) -> None:
         """Send a packed message, from any thread; nothing once the connection has ended.
@@ -227,6 +232,11 @@ class Endpoint:
             self._outbox.clear()
             self._hub.flusher.add(self.flush)
 
+    @property
+    def queued_bytes(self) -> int:
+        """What was sent to the peer, and is not written yet."""
+        return self._outbox.size + self._transport.unwritten
+
     def flush(self) -> None:
         """Write what waits; end the connection when its peer does not keep up."""
         keeps_up = self._outbox.flush(self._transport) and not self._too_slow
@@ -249,6 +259,11 @@ class Endpoint:
         """The peer is known: from now on it may say more."""
         self._transport.max_message_bytes = self._hub.limits.max_message_bytes
         self._enter(Stage.READY)
+
+    def _go_if_idle(self) -> None:
+        """End a connection that is leaving, once nothing is at work for it."""
+        if self._desk.is_idle and not self._calls:
+            self._close(Reason.SERVER_CLOSING.close_code, Reason.SERVER_CLOSING)
 
     def _close(self, code: int, reason: str) -> None:
         """Say goodbye, after what was sent before, and leave."""

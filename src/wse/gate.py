@@ -49,6 +49,16 @@ class Gate(Generic[S]):
         self._proxies = proxies
         self._shut = 0
 
+    @property
+    def is_behind_proxies(self) -> bool:
+        """Whether proxies are trusted to tell addresses, and so to have the certificate."""
+        return self._proxies is not None
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nobody is let in, because the server closes."""
+        return self._shut > 0
+
     @contextmanager
     def shut(self) -> Iterator[None]:
         """Let nobody in meanwhile."""
@@ -65,29 +75,35 @@ class Gate(Generic[S]):
     def vet(self, handshake: Handshake) -> Refusal | None:
         """Keep out pages of other origins, and more strangers than allowed; see `Acceptor`."""
         if self._shut:
-            return Refusal(status=503, text="The server is closing.", retry_after=1)
+            return self._refuse("closing", 503, "The server is closing.", retry_after=1)
         origin = handshake.headers.get("origin")
         if not self._origins.allow(origin, handshake.headers.get("host")):
             logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
-            return Refusal(status=403, text="This origin may not connect.")
+            return self._refuse("origin", 403, "This origin may not connect.")
         wait = math.ceil(self.limits.authentication_timeout)
         if len(self.strangers) >= self.limits.max_strangers:
             logger.info("refused a connection: %d are not identified", len(self.strangers))
-            return Refusal(status=503, text="Too many at once.", retry_after=wait)
+            return self._refuse("strangers", 503, "Too many at once.", retry_after=wait)
         peer = self._peer(handshake)
         if self._addresses.full(peer):
             logger.info("refused a connection: %s has as many as it may", peer)
-            return Refusal(status=429, text="Too many from one address.", retry_after=wait)
+            return self._refuse("address", 429, "Too many from one address.", retry_after=wait)
         return None
+
+    def _refuse(
+        self, cause: str, status: int, text: str, *, retry_after: int | None = None
+    ) -> Refusal:
+        self._hub.counts.refused[cause] += 1
+        return Refusal(status=status, text=text, retry_after=retry_after)
 
     def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
         """Take a connection that a carrier has opened; see `Acceptor`."""
+        self._hub.counts.connections += 1
         transport.max_message_bytes = self.limits.max_stranger_message_bytes
-        if self._shut:
-            transport.close(Reason.SERVER_CLOSING.close_code, Reason.SERVER_CLOSING)
-            return
-        if subprotocol is None:
-            transport.close(Reason.PROTOCOL_ERROR.close_code, Reason.PROTOCOL_ERROR)
+        if self._shut or subprotocol is None:
+            reason = Reason.SERVER_CLOSING if self._shut else Reason.PROTOCOL_ERROR
+            self._hub.counts.close(reason.close_code, reason)
+            transport.close(reason.close_code, reason)
             return
         handshake = replace(handshake, remote_addr=self._peer(handshake))
         conn: WseConnection[S] = WseConnection(

@@ -12,6 +12,7 @@ from .channel import Channel
 from .limits import Limits
 from .outbox import Flusher
 from .procedures import Procedures
+from .stats import Counts
 
 __all__ = ["Hub"]
 
@@ -33,6 +34,7 @@ class Hub:
         self.limits = limits
         self.timeout = timeout
         self.logger = logger
+        self.counts = Counts()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.flusher: Flusher
         self.tasks: set[asyncio.Task[Any]] = set()

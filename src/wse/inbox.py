@@ -61,6 +61,11 @@ class Inbox:
         )
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no asynchronous handler is at work."""
+        return self._at_work == 0
+
+    @property
     def unstarted(self) -> int:
         """How many tasks have not taken their first step."""
         return self._unstarted

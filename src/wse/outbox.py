@@ -40,6 +40,11 @@ class Outbox:
         return len(self._frames) == 1
 
     @property
+    def size(self) -> int:
+        """Bytes that wait here."""
+        return self._size
+
+    @property
     def crowded(self) -> bool:
         """Whether it may be above a bound, so that a `flush` should tell."""
         return (

@@ -29,26 +29,54 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-async def signalled() -> None:
-    """Wait for SIGINT or SIGTERM."""
-    stop = asyncio.Event()
+def _signals() -> asyncio.Queue[signal.Signals]:
+    """SIGINT and SIGTERM, as they come."""
+    came: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Windows has no signal handlers on the loop; there Ctrl-C cancels the wait.
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+            loop.add_signal_handler(number, came.put_nowait, number)
+    return came
+
+
+async def signalled() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    await _signals().get()
 
 
 def run_until_signal(
-    context: AbstractAsyncContextManager[Any], entered: Callable[[], None] = lambda: None
+    context: AbstractAsyncContextManager[Any],
+    *,
+    entered: Callable[[], None],
+    hurry: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """Enter the context, say so, stay until SIGINT or SIGTERM, and leave it in order."""
+    """Enter the context, say so, stay until SIGINT or SIGTERM, and leave it in order.
+
+    Args:
+        context: What is entered.
+        entered: Called then.
+        hurry: Makes leaving short. It is called for SIGINT, which comes from a person who waits,
+            and for a second signal.
+    """
 
     async def main() -> None:
         async with context:
             entered()
-            await signalled()
+            came = _signals()
+            first = await came.get()
+            hurrying = asyncio.create_task(_hurry(first, came, hurry))
+        hurrying.cancel()
 
     with contextlib.suppress(KeyboardInterrupt):
         run(main())
+
+
+async def _hurry(
+    first: signal.Signals,
+    came: asyncio.Queue[signal.Signals],
+    hurry: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    if first is not signal.SIGINT:
+        await came.get()
+    await hurry()

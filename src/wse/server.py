@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from ssl import SSLContext
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic
 
 from .admission import Proxies
@@ -27,6 +28,8 @@ from .rates import UserRates
 from .registry import Registry
 from .runner import run_until_signal
 from .signals import Emitter, Signal
+from .stats import LoopLag, Stats
+from .transports.base import Pages
 
 if TYPE_CHECKING:
     from .transports.tcp import Listener
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["ServerSignals", "WseServer"]
 
 logger = logging.getLogger("wse.server")
+
+_GOODBYES = 0.02
+"""Seconds between two batches of goodbyes while a server drains."""
 
 
 class ServerSignals(Generic[S]):
@@ -131,6 +137,7 @@ class WseServer(Generic[S]):
         self._hub.identify = identify
         self._hub.make_state = state
         self._hub.rates = UserRates(limits)
+        self._loop_lag = LoopLag()
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
         self._hub.report_ignored = self.when.ignored.emit
@@ -210,6 +217,26 @@ class WseServer(Generic[S]):
         if client is not None:
             client.drop(reason)
 
+    def stats(self) -> Stats:
+        """Figures of this server, as they are now. Takes time for each device; from any thread."""
+        counts = self._hub.counts
+        conns = tuple(self.clients.conns.values())
+        return Stats(
+            users=len(self.clients),
+            devices=len(conns),
+            strangers=len(self.acceptor.strangers),
+            handlers=len(self._hub.tasks),
+            waiting_messages=sum(len(conn._desk) for conn in conns),
+            queued_bytes=sum(conn.queued_bytes for conn in conns),
+            loop_lag_seconds=self._loop_lag.seconds,
+            connections=counts.connections,
+            refused=dict(counts.refused),
+            closed=dict(counts.closed),
+            messages=counts.messages,
+            calls=counts.calls,
+            handler_errors=counts.handler_errors,
+        )
+
     # -- connections -------------------------------------------------------------------------
 
     def _seat(self, conn: WseConnection[S], cid: str) -> None:
@@ -228,6 +255,7 @@ class WseServer(Generic[S]):
             self.when.connected.emit(conn)
 
     def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
+        self._hub.counts.close(code, reason)
         self.acceptor.left(conn)
         client = conn.client
         if client is None:
@@ -239,6 +267,7 @@ class WseServer(Generic[S]):
             self.when.left.emit(client, code, reason)
 
     def _handler_failed(self, name: str, error: BaseException) -> None:
+        self._hub.counts.handler_errors += 1
         failure = HandlerFailed({"event": name})
         failure.__cause__ = error
         self.when.error.emit(failure, None)
@@ -254,8 +283,10 @@ class WseServer(Generic[S]):
         unix: str | None = None,
         ssl: SSLContext | None = None,
         compression: bool = False,
+        drain: float = 0.0,
+        pages: Pages = MappingProxyType({}),
     ) -> AsyncIterator[Listener]:
-        """Listen on a port of its own, while the context lasts; then `close`.
+        """Listen on a port of its own, while the context lasts; then stop, and `close`.
 
         Args:
             host: The address to bind; "0.0.0.0" or "::" for all.
@@ -263,6 +294,9 @@ class WseServer(Generic[S]):
             unix: The path of a Unix socket, instead of host and port.
             ssl: Serve TLS with this context.
             compression: Agree to permessage-deflate (RFC 7692) with clients that offer it.
+            drain: Seconds over which devices are sent away at the end; see `close`.
+            pages: What plain HTTP GET requests are answered with, by path: a function that makes
+                a `Page`.
 
         Raises:
             OSError: the address cannot be bound.
@@ -271,27 +305,64 @@ class WseServer(Generic[S]):
 
         self._hub.bind()
         listener = await tcp.listen(
-            self.acceptor, host, port, unix=unix, ssl=ssl, compression=compression
+            self.acceptor, host, port, unix=unix, ssl=ssl, compression=compression, pages=pages
         )
+        if ssl is None and unix is None and not self.acceptor.is_behind_proxies:
+            _warn_of_listeners(host)
+        self._loop_lag.start()
         try:
             yield listener
         finally:
             listener.stop()
-            await self.close()
+            await self.close(drain=drain)
             await listener.wait_closed()
+            self._loop_lag.stop()
 
-    async def close(self) -> None:
+    async def close(self, *, drain: float = 0.0) -> None:
         """Send everybody away with 1012 `wse.server-closing`, and wait until they are gone.
 
-        Takes at most `Limits.close_timeout` seconds. Handlers that still run get as long to end,
-        those of messages after their cancellation, those of events before it.
+        Nobody is let in meanwhile. Devices go one after the other, spread over `drain` seconds, so
+        that they do not come back all at once. One that has calls under way, in either direction,
+        goes when they have ended; until then nothing new of it is heard. What is left at the end
+        of that time goes at once, and its calls end with `CallDisconnected`. Another `close`
+        without `drain` ends one that is draining. May be cancelled, and then sends away nobody
+        else.
+
+        Takes at most `drain` and `Limits.close_timeout` seconds. Handlers that still run get as
+        long as the latter to end, those of messages after their cancellation, those of events
+        before it.
+
+        Args:
+            drain: Seconds.
         """
         with self.acceptor.shut():
-            conns = [*self.acceptor.strangers, *self.clients.conns.values()]
+            strangers = tuple(self.acceptor.strangers)
+            for stranger in strangers:
+                stranger.drop(Reason.SERVER_CLOSING)
+            conns = tuple(self.clients.conns.values())
+            if drain > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(drain):
+                        await self._drain(conns, drain)
             for conn in conns:
                 conn.drop(Reason.SERVER_CLOSING)
-            await asyncio.gather(*(conn.wait_closed() for conn in conns))
+            await asyncio.gather(*(conn.wait_closed() for conn in (*strangers, *conns)))
             await end_tasks(self._hub.tasks | self._emitter.tasks, self.limits.close_timeout)
+
+    async def _drain(self, conns: Sequence[WseConnection[S]], seconds: float) -> None:
+        """Send devices away, evenly over so many seconds, and wait until they are gone."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        retired = 0
+        while self.clients:
+            due = int(len(conns) * (clock() - began) / seconds) + 1
+            for conn in conns[retired:due]:
+                conn._retire()
+            retired = due
+            if retired >= len(conns):
+                break
+            await asyncio.sleep(_GOODBYES)
+        await asyncio.gather(*(conn.wait_closed() for conn in conns))
 
     def run(
         self,
@@ -301,8 +372,37 @@ class WseServer(Generic[S]):
         unix: str | None = None,
         ssl: SSLContext | None = None,
         compression: bool = False,
+        drain: float = 5.0,
+        pages: Pages = MappingProxyType({}),
     ) -> None:
-        """Listen until SIGINT or SIGTERM, on uvloop where it is installed; see `listen`."""
+        """Listen until SIGINT or SIGTERM, on uvloop where it is installed; see `listen`.
+
+        SIGTERM drains; SIGINT, Ctrl-C at a terminal, does not, and neither does a second signal.
+        """
         where = unix or f"{host}, port {port}"
-        listening = self.listen(host, port, unix=unix, ssl=ssl, compression=compression)
-        run_until_signal(listening, lambda: logger.info("listening on %s", where))
+        run_until_signal(
+            self.listen(
+                host,
+                port,
+                unix=unix,
+                ssl=ssl,
+                compression=compression,
+                drain=drain,
+                pages=pages,
+            ),
+            entered=lambda: logger.info("listening on %s", where),
+            hurry=self.close,
+        )
+
+
+def _warn_of_listeners(host: str) -> None:
+    """Say it where a server without TLS can be reached from other machines."""
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local:
+        logger.warning(
+            "reachable from other machines without TLS: whoever is on the way can read and change "
+            "everything; give ssl=, or proxies= where a proxy has the certificate"
+        )

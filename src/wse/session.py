@@ -2,6 +2,7 @@
 
     server   STRANGER --hi--> IDENTIFYING --accept--> READY
                               IDENTIFYING --quest--> CHALLENGED --answer--> IDENTIFYING
+             READY --drain--> LEAVING
     client   STRANGER --welcome--> READY
 
 Every stage may become CLOSED, where nothing is heard any more.
@@ -24,6 +25,8 @@ class Stage(Enum):
     IDENTIFYING = auto()
     CHALLENGED = auto()
     READY = auto()
+    LEAVING = auto()
+    """It is sent away once what is at work for it has ended; only answers are heard."""
     CLOSED = auto()
 
 
@@ -87,6 +90,11 @@ SERVER: Mapping[Stage, Rules] = {
     Stage.IDENTIFYING: _DEAF,
     Stage.CHALLENGED: Rules(Action.IGNORE, {Challenge: Action.ANSWER}, unreadable=Action.IGNORE),
     Stage.READY: Rules(Action.UNHANDLED, _DELIVERED),
+    Stage.LEAVING: Rules(
+        Action.IGNORE,
+        {Result: Action.DELIVER, Failure: Action.DELIVER},
+        unreadable=Action.IGNORE,
+    ),
     Stage.CLOSED: _DEAF,
 }
 

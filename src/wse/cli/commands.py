@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import ipaddress
 import logging
 import re
-import ssl
 import sys
-import traceback
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -21,8 +16,8 @@ import click
 from .. import runner
 from ..auth import hmac_solver
 from ..errors import ConnectError, WseError
-from ..server import WseServer
 from .demo import play
+from .serving import load, serving, tls_context
 from .story import StoryFailed
 from .talk import TYPED, Talk, connect_error
 from .terminal import Terminal, fall_back_to_ascii, os_error, parsed, shown
@@ -90,6 +85,18 @@ def demo(port: int, once: bool) -> None:
 @click.option("--tls-key", type=click.Path(), help="Its private key, unless it is in the chain.")
 @click.option("--compression", is_flag=True, help="Agree to permessage-deflate.")
 @click.option(
+    "--drain",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Time over which SIGTERM sends devices away.",
+)
+@click.option("--metrics-port", type=PORT, help="Serve figures for Prometheus there, at /metrics.")
+@click.option(
+    "--metrics-host", default="127.0.0.1", show_default=True, help="The address to bind for that."
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
@@ -104,122 +111,34 @@ def serve(
     tls_cert: str | None,
     tls_key: str | None,
     compression: bool,
+    drain: float,
+    metrics_port: int | None,
+    metrics_host: str,
     log_level: str,
 ) -> None:
     """Run the server that a module makes, until SIGINT or SIGTERM.
 
     MODULE is imported from the current directory or the Python path; SERVER is its attribute, with
-    dots if need be, and "server" unless said.
+    dots if need be, and "server" unless said. A plain GET of /healthz is answered with status 200.
     """
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     if unix is not None and (host is not None or port is not None):
         raise click.UsageError("--unix stands instead of --host and --port")
-    serving = _serving(
-        _load(target),
+    server = load(target)
+    context = serving(
+        server,
         "127.0.0.1" if host is None else host,
         4200 if port is None else port,
         unix=unix,
-        tls=_tls(tls_cert, tls_key),
+        tls=tls_context(tls_cert, tls_key),
         compression=compression,
+        drain=drain,
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
     )
-    runner.run_until_signal(serving)
-
-
-@asynccontextmanager
-async def _serving(
-    server: WseServer[Any],
-    host: str,
-    port: int,
-    *,
-    unix: str | None = None,
-    tls: ssl.SSLContext | None = None,
-    compression: bool = False,
-) -> AsyncIterator[None]:
-    """Listen, and say where."""
-    listening = server.listen(host, port, unix=unix, ssl=tls, compression=compression)
-    name = f"[{host}]" if ":" in host else host
-    async with AsyncExitStack() as stack:
-        try:
-            listener = await stack.enter_async_context(listening)
-        except OSError as error:
-            place = unix or f"{name}:{port}"
-            raise click.ClickException(f"cannot listen on {place}: {os_error(error)}") from error
-        if unix is not None:
-            click.echo(f"Listening on {unix}")
-        else:
-            click.echo(f"Listening on {'wss' if tls else 'ws'}://{name}:{listener.port}")
-            if tls is None and not _is_loopback(host):
-                logger.warning(
-                    "reachable from other machines without TLS: "
-                    "whoever is on the way can read and change everything"
-                )
-        yield
-
-
-def _load(target: str) -> WseServer[Any]:
-    """The server that `module:attribute` names."""
-    module_name, _, path = target.partition(":")
-    if not module_name or module_name.startswith("."):
-        raise click.UsageError("name the module as Python does: package.module:server")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        logger.debug("importing %s failed", module_name, exc_info=error)
-        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{module_name}.".startswith(f"{missing}."):
-            raise click.ClickException(f"no module named {missing!r}") from error
-        raise click.ClickException(
-            f"importing {module_name!r} failed: {_exception(error)}"
-        ) from error
-    name = module_name
-    for part in (path or "server").split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise click.ClickException(f"{name!r} has no attribute {part!r}") from error
-        name = f"{name}.{part}"
-    if not isinstance(found, WseServer):
-        raise click.ClickException(f"{name!r} is no WseServer, its type is {type(found).__name__}")
-    return found
-
-
-def _exception(error: Exception) -> str:
-    """An exception in one line, with the place that raised it."""
-    if isinstance(error, SyntaxError):
-        file, line, message = error.filename, error.lineno, error.msg
-    else:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        file, line, message = frame.filename, frame.lineno, str(error)
-    return f"{type(error).__name__}: {' '.join(message.split())} ({file}, line {line})"
-
-
-def _tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
-    if cert is None:
-        if key is not None:
-            raise click.UsageError("--tls-key wants --tls-cert")
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except ssl.SSLError as error:
-        what = error.reason or "it is no PEM file with a certificate and its key"
-        raise click.ClickException(f"cannot use the certificate {cert!r}: {what}") from error
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot read the certificate {cert!r} or its key: {os_error(error)}"
-        ) from error
-    return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    runner.run_until_signal(context, entered=lambda: None, hurry=server.close)
 
 
 # -- connect -----------------------------------------------------------------------------------

@@ -12,7 +12,17 @@ from urllib.parse import parse_qsl
 from ..errors import ConnectionFailed
 from ..limits import Limits
 
-__all__ = ["Acceptor", "Dialer", "Handshake", "Receiver", "Refusal", "Transport", "refused"]
+__all__ = [
+    "Acceptor",
+    "Dialer",
+    "Handshake",
+    "Page",
+    "Pages",
+    "Receiver",
+    "Refusal",
+    "Transport",
+    "refused",
+]
 
 
 class Receiver(Protocol):
@@ -119,6 +129,19 @@ class Refusal:
     """One sentence for the body."""
     retry_after: int | None = None
     """Seconds after which to come back (RFC 9110 section 10.2.3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a plain HTTP request is answered with: for health checks and the like."""
+
+    body: str | bytes
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Pages = Mapping[str, Callable[[], Page]]
+"""A function for each path that plain HTTP requests may ask for."""
 
 
 def refused(status: int, retry_after: float) -> ConnectionFailed:

@@ -10,6 +10,8 @@ import asyncio
 import logging
 import ssl as tls
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, cast
 
 from websockets.client import ClientProtocol
@@ -27,7 +29,7 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectionFailed
 from ..limits import Limits
-from .base import Acceptor, Handshake, Refusal, Transport, refused
+from .base import Acceptor, Handshake, Page, Pages, Refusal, Transport, refused
 from .stream import StreamTransport, read_buffer
 
 __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
@@ -35,6 +37,8 @@ __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
 _library_logger = logging.getLogger("wse.websockets")
 _library_logger.setLevel(logging.ERROR)  # below, it would log tokens in URLs and headers
 
+_NO_WEBSOCKET = (426, 505)
+"""How a GET request is answered that asks for no WebSocket, or in HTTP/1.0."""
 _HEAD_END = b"\r\n\r\n"
 _REFUSALS = {
     400: "This is no valid WebSocket handshake.",
@@ -104,6 +108,10 @@ class _Upgrade(asyncio.BufferedProtocol):
             return
         request = cast(Request, events[0])
         response = http.accept(request)
+        page = self._listener.pages.get(request.path.partition("?")[0])
+        if page is not None and response.status_code in _NO_WEBSOCKET:
+            self._show(page())
+            return
         if response.status_code != 101:
             self._answer(response.status_code, response.headers)
             return
@@ -156,6 +164,20 @@ class _Upgrade(asyncio.BufferedProtocol):
             response.headers["Retry-After"] = str(refusal.retry_after)
         self._say_goodbye(response)
 
+    def _show(self, page: Page) -> None:
+        body = page.body.encode() if isinstance(page.body, str) else page.body
+        headers = Headers(
+            {
+                "Content-Type": page.content_type,
+                "Content-Length": str(len(body)),
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "Connection": "close",
+            }
+        )
+        phrase = HTTPStatus(page.status).phrase
+        self._say_goodbye(Response(page.status, phrase, headers, body))
+
     def _say_goodbye(self, response: Response) -> None:
         self._stream.write(response.serialize())
         self._data.clear()
@@ -176,8 +198,15 @@ def _merged(headers: Headers) -> Headers:
 class Listener:
     """A listening socket and the connections that came through it."""
 
-    def __init__(self, acceptor: Acceptor, *, compression: bool) -> None:
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        *,
+        compression: bool = False,
+        pages: Pages = MappingProxyType({}),
+    ) -> None:
         self.acceptor = acceptor
+        self.pages = pages
         self.compression = compression
         self.stopped = False
         self.upgrading: set[asyncio.Transport] = set()
@@ -208,16 +237,17 @@ async def listen(
     host: str,
     port: int,
     *,
-    unix: str | None,
-    ssl: tls.SSLContext | None,
-    compression: bool,
+    unix: str | None = None,
+    ssl: tls.SSLContext | None = None,
+    compression: bool = False,
+    pages: Pages = MappingProxyType({}),
 ) -> Listener:
     """Listen on TCP, or on a Unix socket.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    listener = Listener(acceptor, compression=compression)
+    listener = Listener(acceptor, compression=compression, pages=pages)
     loop = asyncio.get_running_loop()
 
     def upgrade() -> _Upgrade:
