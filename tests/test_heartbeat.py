@@ -36,11 +36,12 @@ def test_who_answers_lives_and_is_asked_again() -> None:
     assert check(heartbeat, 61) == (Pulse.LOST, 61)
 
 
-def test_silence_does_not_count_while_we_do_not_read() -> None:
+def test_silence_does_not_count_while_we_do_not_read_but_the_peer_is_asked() -> None:
     heartbeat = Heartbeat(LIMITS, 0)
-    assert check(heartbeat, 25, deaf=True) == (Pulse.ALIVE, 50)
-    assert check(heartbeat, 50, deaf=True) == (Pulse.ALIVE, 75)
+    assert check(heartbeat, 25, deaf=True) == (Pulse.ASK, 50)
+    assert check(heartbeat, 50, deaf=True) == (Pulse.ASK, 75)
     assert check(heartbeat, 75) == (Pulse.ASK, 85)
+    assert check(heartbeat, 85) == (Pulse.LOST, 85)
 
 
 def test_reading_of_a_full_send_buffer_is_a_sign_of_life() -> None:

@@ -269,3 +269,21 @@ def test_the_reader_of_docstrings_sees_what_is_missing() -> None:
 
 def test_the_package_is_typed() -> None:
     assert (SOURCE / "py.typed").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nobody_reads_a_clock_that_may_be_set(name: str) -> None:
+    """Stepping the wall clock disconnects nobody: all time is the loop's, which is monotonic."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    imported = {
+        module
+        for node in ast.walk(tree)
+        for module in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not imported & {"time", "datetime"}

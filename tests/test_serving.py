@@ -66,7 +66,7 @@ async def get(url: str) -> tuple[int, str]:
 async def nobody_listens(address: str) -> None:
     """Wait until the server takes no more connections."""
     host, _, port = address.partition(":")
-    with suppress(ConnectionRefusedError):
+    with suppress(ConnectionError):
         while True:
             _, writer = await asyncio.open_connection(host, int(port))
             writer.close()

@@ -23,7 +23,8 @@ class Heartbeat:
     """One connection's signs of life. Times are a loop's, in seconds: they only go forward.
 
     What comes is a sign of life, and so is what the peer reads of a full send buffer, since no
-    ping gets past that. While nothing is read because of ourselves, silence does not count.
+    ping gets past that. While nothing is read because of ourselves, silence does not count; but the
+    peer is asked all the same, since a write is what tells of one that has vanished.
     """
 
     __slots__ = ("_asked", "_interval", "_timeout", "_unwritten", "heard")
@@ -49,7 +50,10 @@ class Heartbeat:
         """
         progress = unwritten < self._unwritten
         self._unwritten = unwritten
-        if deaf or progress:
+        if deaf:
+            self.heard = now
+            return Pulse.ASK, now + self._interval
+        if progress:
             self.heard = now
         if now < self.heard + self._interval:
             return Pulse.ALIVE, self.heard + self._interval
