@@ -268,20 +268,21 @@ async def test_a_greedy_peer_that_vanishes_is_noticed_though_nothing_of_it_is_re
 async def test_stepping_the_wall_clock_disconnects_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     server: WseServer = WseServer(
         lambda attempt: attempt.accept("alice"),
-        limits=Limits(heartbeat_interval=0.05, heartbeat_timeout=5, authentication_timeout=5),
+        limits=Limits(heartbeat_interval=0.05, heartbeat_timeout=60),
     )
+    server.register("where", lambda *_: "here")
     clock = time.time
     async with server.listen(port=0) as listener:
-        client = WseClient(f"ws://127.0.0.1:{listener.port}/", limits=server.limits)
+        client = WseClient(f"ws://127.0.0.1:{listener.port}/")
         await client.connect()
-        pings: asyncio.Queue[bytes] = asyncio.Queue()
-        (transport,) = listener.open
-        monkeypatch.setattr(transport, "answer", pings.put_nowait)
-        for hours in (1, -1, 24):
-            monkeypatch.setattr(time, "time", lambda hours=hours: clock() + hours * 3600)
-            for _ in range(3):
-                await pings.get()
-            assert list(server.clients) == ["alice"]
+        assert client._link is not None
+        asked = asyncio.Event()
+        monkeypatch.setattr(client._link._transport, "answer", lambda _: asked.set())
+        monkeypatch.setattr(time, "time", lambda: clock() + 3600)
+        await asked.wait()
+        assert await client.call("where") == "here"
+        monkeypatch.setattr(time, "time", lambda: clock() - 3600)
+        assert await client.call("where") == "here"
         await client.close()
         assert server.stats().closed == {"wse.by-client": 1}
 
