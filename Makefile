@@ -1,6 +1,7 @@
 # make demo     see what it does, in the terminal (ONCE=1 ends after the story)
 # make test     all tests
 # make check    format, lint, types
+# make soak     what takes minutes: ten thousand devices, attacks by the clock (prints its figures)
 # make cover    tests, with the branches that they miss
 # make lock     pin anew what the tests and the demo install
 #
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check cover lock clean
+.PHONY: demo test check soak cover lock clean
 
 demo: $(READY)
 	@# At a terminal the demo gets Ctrl-C alone: make would end with an error of its own.
@@ -25,6 +26,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak -s
 
 cover: $(READY)
 	$(BIN)/coverage erase

@@ -37,7 +37,6 @@ async def settled(client: WseClient, **figures: Any) -> dict[str, Any]:
         stats: dict[str, Any] = await client.call("stats")
         if all(stats[name] == figure for name, figure in figures.items()):
             return stats
-        await asyncio.sleep(0.05)
 
 
 # -- strangers -------------------------------------------------------------------------------------
