@@ -36,7 +36,10 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Leaves stand outside: nobody imports them but by name, where they are needed.
-CARRIERS = ["transports.memory", "transports.tcp", "transports.stream", "transports.lane"]
+CARRIERS = [
+    *["transports.memory", "transports.tcp", "transports.stream", "transports.lane"],
+    "transports.frames",
+]
 COMMANDS = [
     "cli.terminal",
     "cli.talk",

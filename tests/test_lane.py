@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import pytest
-from carriers import BINARY, CLOSE, CONT, PING, PONG, TEXT, F, closing, mask
+from carriers import BINARY, CLOSE, CONT, PING, PONG, TEXT, F, closing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.extensions import Extension
@@ -12,14 +12,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.protocol import Side
 
 from wse.codes import CloseCode
-from wse.transports.lane import (
-    Lane,
-    close_frame,
-    frame_binary,
-    frame_pong,
-    frame_text,
-    masked,
-)
+from wse.transports.lane import Lane
 
 SIDES = {"server": Side.SERVER, "client": Side.CLIENT}
 
@@ -203,45 +196,6 @@ def test_stop_within_a_delivery_is_the_end() -> None:
     assert port.told == [("text", b"1")]
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 125, 126, 65_535, 65_536])
-@pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_frames_are_the_same_both_ways(opcode: int, size: int) -> None:
-    data = bytes(n & 0x7F for n in range(size))
-    frame = (frame_text if opcode == TEXT else frame_binary)(data)
-    kind = "text" if opcode == TEXT else "binary"
-    assert frame == F(opcode, data).to("client")
-    for side, sent in (("client", frame), ("server", masked(frame))):
-        lane, port = open_lane(side, max_size=65_536)
-        lane.feed(sent)
-        assert port.told == [(kind, data)]
-
-
-def test_each_frame_has_a_mask_of_its_own() -> None:
-    """RFC 6455 section 5.3: unpredictable."""
-    frame = frame_text(b"x" * 100)
-    keys = {masked(frame)[2:6] for _ in range(20)}
-    assert len(keys) > 1
-    sent = masked(frame)
-    assert mask(sent[6:], sent[2:6]) == b"x" * 100
-
-
-@pytest.mark.parametrize("size", [0, 5, 125])
-def test_pong_frame(size: int) -> None:
-    assert frame_pong(b"p" * size) == F(PONG, b"p" * size).to("client")
-
-
-def test_close_frame() -> None:
-    assert close_frame(1000, "bye") == closing(1000, "bye").to("client")
-
-
-@pytest.mark.parametrize("tail", ["", "x", "xy"])
-def test_close_frame_cuts_a_long_reason_between_characters(tail: str) -> None:
-    frame = close_frame(1000, tail + "é" * 100)
-    assert len(frame) <= 2 + 125
-    assert len(frame) >= 2 + 124
-    assert frame[4:].decode() == tail + "é" * ((123 - len(tail)) // 2)
-
-
 @pytest.mark.parametrize("side", sorted(SIDES))
 def test_close_is_echoed_as_it_came(side: str) -> None:
     lane, port = open_lane(side)
@@ -328,6 +282,46 @@ def test_after_a_failure_only_the_peers_close_counts(bad: F, code: int) -> None:
     for n in range(0, len(story), 100):
         lane.feed(story[n : n + 100])
     assert port.told == [("failed", code), ("close", 1000, "")]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("first", [(), (F(TEXT, "ü€".encode(), fin=False), F(PING))])
+@pytest.mark.parametrize("size", [100, 200, 70_000])
+def test_text_that_is_not_utf8_is_not_waited_for(
+    side: str, first: tuple[F, ...], size: int
+) -> None:
+    """It fails with the read that has the first wrong byte, though its frame goes on."""
+    lane, port = open_lane(side, max_size=100_000)
+    lane.feed(wire(*first, side=side))
+    heard = list(port.told)
+    bad = "€".encode() * 20 + b"\xed\xa0" + b"x" * (size - 62)
+    frame = wire(F(CONT if first else TEXT, bad), side=side)
+    start = len(frame) - len(bad)
+    for n in range(start + 60):
+        lane.feed(frame[n : n + 1])
+    assert port.told == heard
+    for n in range(start + 60, start + 64):  # a mask is four bytes long
+        lane.feed(frame[n : n + 1])
+    assert port.told == [*heard, ("failed", 1007)]
+    lane.feed(frame[start + 64 :])
+    lane.feed(wire(F(TEXT, b"late"), closing(1000), side=side))
+    assert port.told == [*heard, ("failed", 1007), ("close", 1000, "")]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        F(BINARY, b"\xff" * 200),
+        F(TEXT, b"\xff" * 200, rsv=4),
+        F(TEXT, b"\xff" * 200, wrong_mask=True),
+        F(CONT, b"\xff" * 200),
+    ],
+)
+def test_nothing_but_text_is_looked_at_ahead(frame: F) -> None:
+    lane, port = open_lane()
+    lane.feed(wire(F(TEXT, b"whole", fin=False), F(CONT)))
+    lane.feed(wire(frame)[:-1])
+    assert port.told == [("text", b"whole")]
 
 
 def test_fragments_are_counted_for_each_message() -> None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import codecs
 import logging
-import secrets
 from typing import Protocol as Interface
 
 from websockets.extensions import Extension
-from websockets.frames import Close, Frame, Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from ..codes import CloseCode, Reason
@@ -24,15 +23,7 @@ try:
 except ImportError:  # pragma: no cover - the C extension is optional
     from websockets.utils import apply_mask
 
-__all__ = [
-    "Lane",
-    "close_frame",
-    "frame_binary",
-    "frame_ping",
-    "frame_pong",
-    "frame_text",
-    "masked",
-]
+__all__ = ["Lane"]
 
 _library_logger = logging.getLogger("wse.websockets")
 
@@ -82,6 +73,7 @@ class Lane:
     """
 
     __slots__ = (
+        "_ahead",
         "_at",
         "_buffer",
         "_busy",
@@ -93,6 +85,7 @@ class Lane:
         "_need",
         "_parts",
         "_port",
+        "_seen",
         "_side",
         "_skip",
         "_slow",
@@ -129,6 +122,8 @@ class Lane:
         self._slow: Protocol | None = None
         self._parts: list[bytes] = []
         self._utf8: codecs.IncrementalDecoder | None = None
+        self._ahead: codecs.IncrementalDecoder | None = None
+        self._seen = 0
         self._busy = False
         self._stopped = False
         self.paused = True
@@ -186,10 +181,42 @@ class Lane:
             self._skip -= skipped
             del self._buffer[:skipped]
         if not self._buffer or len(self._buffer) < self._need:
+            self._look_ahead()
             return False
+        self._ahead = None
         self._held, self._at = bytes(self._buffer), 0
         self._buffer.clear()
         return True
+
+    def _look_ahead(self) -> None:
+        """Fail at once on text that is no UTF-8, though its frame is not whole (section 8.1)."""
+        frame = self._buffer
+        if len(frame) < 2 or frame[1] & 0x80 != self._masked or self.closing:
+            return
+        size = frame[1] & 0x7F
+        body = 2 + (size >= 126) * 2 + (size == 127) * 6 + (4 if self._masked else 0)
+        if len(frame) < body:
+            return
+        if self._ahead is None:
+            if frame[0] & 0x7F == Opcode.CONT and self._parts and self._utf8 is not None:
+                state = self._utf8.getstate()
+            elif frame[0] & 0x7F == Opcode.TEXT:
+                state = (b"", 0)
+            else:
+                return
+            self._ahead = codecs.getincrementaldecoder("utf-8")()
+            self._ahead.setstate(state)
+            self._seen = 0
+        end = body + (len(frame) - body) // 4 * 4  # a mask is four bytes long
+        part = bytes(frame[body + self._seen : end])
+        if self._masked:
+            part = apply_mask(part, bytes(frame[body - 4 : body]))
+        try:
+            self._ahead.decode(part)
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_DATA)
+        else:
+            self._seen = end - body
 
     def _parse(self, data: bytes, start: int) -> int:  # noqa: C901, PLR0912, PLR0915 - the hot path, in one place
         """Take whole frames off `data`; the position of the first byte that is left."""
@@ -335,47 +362,3 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _frame(head: int, data: bytes) -> bytes:
-    size = len(data)
-    if size < 126:
-        return bytes((head, size)) + data
-    if size < 65536:
-        return bytes((head, 126, size >> 8, size & 0xFF)) + data
-    return bytes((head, 127)) + size.to_bytes(8, "big") + data
-
-
-def frame_text(data: bytes) -> bytes:
-    """A text frame as a server sends it."""
-    return _frame(_TEXT, data)
-
-
-def frame_binary(data: bytes) -> bytes:
-    """A binary frame as a server sends it."""
-    return _frame(_BINARY, data)
-
-
-def masked(frame: bytes) -> bytes:
-    """The same frame as a client sends it (RFC 6455 section 5.3)."""
-    size = frame[1]
-    body = 2 if size < 126 else 4 if size == 126 else 10
-    mask = secrets.token_bytes(4)
-    head = bytes((frame[0], size | 0x80))
-    return b"".join((head, frame[2:body], mask, apply_mask(frame[body:], mask)))
-
-
-def frame_ping() -> bytes:
-    """A ping frame as a server sends it."""
-    return _frame(_PING, b"")
-
-
-def frame_pong(data: bytes) -> bytes:
-    """A pong as a server sends it."""
-    return _frame(_PONG, data)
-
-
-def close_frame(code: int, reason: str) -> bytes:
-    """A close frame as a server sends it; the reason is cut to what fits."""
-    text = reason.encode()[:123].decode(errors="ignore")
-    return _frame(_CLOSE, Close(code, text).serialize())

@@ -19,15 +19,8 @@ from ..codes import CloseCode, Reason
 from ..heartbeat import Heartbeat, Pulse
 from ..limits import Limits
 from .base import Receiver, Transport
-from .lane import (
-    Lane,
-    close_frame,
-    frame_binary,
-    frame_ping,
-    frame_pong,
-    frame_text,
-    masked,
-)
+from .frames import close_frame, frame_binary, frame_ping, frame_pong, frame_text, masked
+from .lane import Lane
 
 __all__ = ["StreamTransport", "read_buffer"]
 

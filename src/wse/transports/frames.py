@@ -1,0 +1,71 @@
+"""WebSocket frames as they are sent (RFC 6455 section 5.2)."""
+
+from __future__ import annotations
+
+import secrets
+
+from websockets.frames import Close, Opcode
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # pragma: no cover - the C extension is optional
+    from websockets.utils import apply_mask
+
+__all__ = [
+    "close_frame",
+    "frame_binary",
+    "frame_ping",
+    "frame_pong",
+    "frame_text",
+    "masked",
+]
+
+_TEXT = 0x80 | Opcode.TEXT
+_BINARY = 0x80 | Opcode.BINARY
+_CLOSE = 0x80 | Opcode.CLOSE
+_PING = 0x80 | Opcode.PING
+_PONG = 0x80 | Opcode.PONG
+
+
+def _frame(head: int, data: bytes) -> bytes:
+    size = len(data)
+    if size < 126:
+        return bytes((head, size)) + data
+    if size < 65536:
+        return bytes((head, 126, size >> 8, size & 0xFF)) + data
+    return bytes((head, 127)) + size.to_bytes(8, "big") + data
+
+
+def frame_text(data: bytes) -> bytes:
+    """A text frame as a server sends it."""
+    return _frame(_TEXT, data)
+
+
+def frame_binary(data: bytes) -> bytes:
+    """A binary frame as a server sends it."""
+    return _frame(_BINARY, data)
+
+
+def masked(frame: bytes) -> bytes:
+    """The same frame as a client sends it (RFC 6455 section 5.3)."""
+    size = frame[1]
+    body = 2 if size < 126 else 4 if size == 126 else 10
+    mask = secrets.token_bytes(4)
+    head = bytes((frame[0], size | 0x80))
+    return b"".join((head, frame[2:body], mask, apply_mask(frame[body:], mask)))
+
+
+def frame_ping() -> bytes:
+    """A ping frame as a server sends it."""
+    return _frame(_PING, b"")
+
+
+def frame_pong(data: bytes) -> bytes:
+    """A pong as a server sends it."""
+    return _frame(_PONG, data)
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame as a server sends it; the reason is cut to what fits."""
+    text = reason.encode()[:123].decode(errors="ignore")
+    return _frame(_CLOSE, Close(code, text).serialize())
