@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -14,7 +15,9 @@ from typing import Any
 
 import pytest
 from carriers import CLOSE, PING, PONG, TEXT, F, request
-from programs import Program, program
+from programs import SOURCE, Program, program
+
+LOOPS = ("asyncio", "uvloop")
 
 __all__ = ["Attacked", "Peer", "attacked", "crowd", "linux", "say", "upgrade", "welcomes"]
 
@@ -179,11 +182,21 @@ class Attacked:
 
 @asynccontextmanager
 async def attacked(
-    *options: str, env: Mapping[str, str] = MappingProxyType({})
+    *options: str, loop: str = "uvloop", limits: Mapping[str, float] = MappingProxyType({})
 ) -> AsyncIterator[Attacked]:
-    """`wse serve` with the server in `victim.py`, at a free port."""
+    """`wse serve` with the server in `victim.py`, at a free port.
+
+    Args:
+        options: Of the command line.
+        loop: Whose event loop: "uvloop" or "asyncio".
+        limits: Others than the default ones.
+    """
     _many_files()
+    here = Path(__file__).parent
+    env = {"LIMITS": json.dumps(dict(limits))}
+    if loop == "asyncio":
+        env["PYTHONPATH"] = f"{SOURCE}{os.pathsep}{here / 'without_uvloop'}"
     arguments = ("serve", "victim", "--port", "0", "--log-level", "error", *options)
-    async with program(*arguments, cwd=Path(__file__).parent, env=env) as running:
+    async with program(*arguments, cwd=here, env=env) as running:
         line = await running.until("Listening on")
         yield Attacked(running, int(line.rpartition(":")[2]))

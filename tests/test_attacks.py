@@ -7,7 +7,6 @@ attack holds the loop is measured in `test_load`, where time may pass.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from carriers import CONT, PING, TEXT, F, closing
-from crowd import Attacked, Peer, attacked, crowd, linux, say, upgrade, welcomes
+from crowd import LOOPS, Attacked, Peer, attacked, crowd, linux, say, upgrade, welcomes
 from support import real_time
 
 from wse import Limits, WseClient, WseServer
@@ -23,6 +22,7 @@ from wse import Limits, WseClient, WseServer
 pytestmark = linux
 
 KIB, MIB = 1024, 1024 * 1024
+both_loops = pytest.mark.parametrize("loop", LOOPS)
 
 
 async def honest(victim: Attacked) -> WseClient:
@@ -58,10 +58,11 @@ async def ping(peer: Peer) -> None:
         await asyncio.sleep(0.1)
 
 
+@both_loops
 @real_time
-async def test_thousands_of_strangers_are_sent_away_and_cost_little() -> None:
-    limits = json.dumps({"upgrade_timeout": 3, "authentication_timeout": 4, "close_timeout": 1})
-    async with attacked(env={"LIMITS": limits}) as victim:
+async def test_thousands_of_strangers_are_sent_away_and_cost_little(loop: str) -> None:
+    limits = {"upgrade_timeout": 3, "authentication_timeout": 4, "close_timeout": 1}
+    async with attacked(loop=loop, limits=limits) as victim:
         client = await honest(victim)
         before, sockets = victim.memory(), victim.sockets()
         silent = [Peer() for _ in range(3000)]
@@ -89,14 +90,15 @@ async def test_thousands_of_strangers_are_sent_away_and_cost_little() -> None:
         await client.close()
 
 
+@both_loops
 @real_time
-async def test_a_stranger_who_talks_costs_no_more_than_one_who_does_not() -> None:
+async def test_a_stranger_who_talks_costs_no_more_than_one_who_does_not(loop: str) -> None:
     """Each as much as it may: an almost whole message, then pieces of another."""
     almost = F(TEXT, b"x" * (16 * KIB)).to("server")[:-1]
     half = F(TEXT, b"x" * (8 * KIB), fin=False).to("server")
     undecided = say(["~wse:hi", {"identity": "undecided", "meta": "x" * (12 * KIB)}])
     crowds = [upgrade() + almost, upgrade() + half + almost[: 8 * KIB], upgrade() + undecided]
-    async with attacked() as victim:
+    async with attacked(loop=loop) as victim:
         client = await honest(victim)
         for opening in crowds:
             before = victim.memory()
@@ -140,17 +142,18 @@ async def flood(peer: Peer, data: bytes, total: int) -> int:
 
 
 @pytest.mark.parametrize("name", FLOODS)
+@both_loops
 @real_time
-async def test_a_flood_costs_a_bounded_amount_and_nobody_else_notices(name: str) -> None:
+async def test_a_flood_costs_a_bounded_amount_and_nobody_else_notices(name: str, loop: str) -> None:
     data, total = FLOODS[name]
-    async with attacked(env={"LIMITS": json.dumps({"heartbeat_interval": 1})}) as victim:
+    async with attacked(loop=loop, limits={"heartbeat_interval": 1}) as victim:
         client = await honest(victim)
         peer = Peer(OPENING)
         async with crowd(victim.port, peer):
             await peer.welcomed
             peer.transport.pause_reading()
             before = victim.forget_peak()
-            flooding = asyncio.create_task(flood(peer, data, total))
+            flooding = asyncio.create_task(flood(peer, data, min(total, 4 * MIB)))
             while not flooding.done():
                 assert await client.call("echo", "still there?") == "still there?"
             assert flooding.result() > MIB
@@ -175,10 +178,11 @@ ENDS = {
 
 
 @pytest.mark.parametrize("name", ENDS)
+@both_loops
 @real_time
-async def test_what_ends_a_connection_costs_a_bounded_amount(name: str) -> None:
+async def test_what_ends_a_connection_costs_a_bounded_amount(name: str, loop: str) -> None:
     data, end = ENDS[name]
-    async with attacked() as victim:
+    async with attacked(loop=loop) as victim:
         client = await honest(victim)
         before = victim.forget_peak()
         peer = Peer(OPENING)
@@ -198,8 +202,8 @@ async def test_what_ends_a_connection_costs_a_bounded_amount(name: str) -> None:
 
 @real_time
 async def test_those_who_do_not_read_are_sent_away_and_the_others_miss_nothing() -> None:
-    limits = json.dumps({"close_timeout": 1})
-    async with attacked(env={"LIMITS": limits}) as victim:
+    limits = {"close_timeout": 1}
+    async with attacked(limits=limits) as victim:
         client = await honest(victim)
         heard: Counter[bytes] = Counter()
         readers = [
@@ -232,8 +236,8 @@ async def test_those_who_do_not_read_are_sent_away_and_the_others_miss_nothing()
 
 @real_time
 async def test_the_dead_are_noticed_also_behind_a_full_send_buffer() -> None:
-    limits = json.dumps({"heartbeat_interval": 0.5, "heartbeat_timeout": 0.5})
-    async with attacked(env={"LIMITS": limits}) as victim:
+    limits = {"heartbeat_interval": 0.5, "heartbeat_timeout": 0.5}
+    async with attacked(limits=limits) as victim:
         client = await honest(victim)
         dead = [Peer(upgrade(f"dead {n}"), pongs=False) for n in range(20)]
         alive = [Peer(upgrade(f"alive {n}")) for n in range(20)]
@@ -251,8 +255,8 @@ async def test_the_dead_are_noticed_also_behind_a_full_send_buffer() -> None:
 
 @real_time
 async def test_a_greedy_peer_that_vanishes_is_noticed_though_nothing_of_it_is_read() -> None:
-    limits = json.dumps({"heartbeat_interval": 0.5})
-    async with attacked(env={"LIMITS": limits}) as victim:
+    limits = {"heartbeat_interval": 0.5}
+    async with attacked(limits=limits) as victim:
         client = await honest(victim)
         peer = Peer(upgrade("greedy"))
         async with crowd(victim.port, peer):
