@@ -1360,3 +1360,26 @@ async def test_a_device_too_slow_for_its_own_welcome_joins_and_leaves() -> None:
             ["joined", "connected", "disconnected", "left"],
         )
         assert not server.acceptor.strangers
+
+
+@pytest.mark.parametrize("event", ["ignored", "error"])
+@testing.virtual_time
+async def test_handlers_of_what_peers_cause_are_bounded(event: str) -> None:
+    server = make_server(limits=Limits(max_event_handlers=2))
+    at_work: list[Any] = []
+
+    async def linger(*args: Any) -> None:
+        at_work.append(args)
+        await asyncio.Event().wait()
+
+    getattr(server.when, event)(linger)
+
+    @server.channel.on("number")
+    def number(_: WseConnection, __: int) -> None: ...
+
+    async with testing.Network(server) as network:
+        device = await network.connect("alice")
+        for _ in range(5):
+            device.send("nobody" if event == "ignored" else "number", "no number")
+        await testing.settle()
+        assert len(at_work) == 2
