@@ -7,8 +7,22 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
+SECRET = "hush-9f3c"
+"""Planted in the text of what the tests raise as an application would: no peer may ever see it."""
+TOKEN = "token-5b1e"
+"""Planted in what proves who somebody is: no log may ever have it."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Boom(Exception):
+    """What an application did not expect."""
+
+
+def boom(*_: Any) -> Any:
+    """Any function of an application, failing."""
+    raise Boom(SECRET)
 
 
 def bounded(

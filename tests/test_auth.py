@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support import real_time
+from support import SECRET, real_time
 
 from wse import (
     Attempt,
@@ -256,12 +256,12 @@ async def test_refuse_refuses() -> None:
 
 
 def raises(_: Attempt) -> Decision:
-    raise LookupError("no database")
+    raise LookupError(f"no database {SECRET}")
 
 
 async def raises_later(_: Attempt) -> Decision:
     await asyncio.sleep(1)
-    raise LookupError("no database")
+    raise LookupError(f"no database {SECRET}")
 
 
 def decides_nothing(_: Attempt) -> None:
@@ -473,7 +473,7 @@ async def test_a_cancelled_identify_that_the_peer_did_not_cause_refuses(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def identify(_: Attempt) -> Decision:
-        raise asyncio.CancelledError
+        raise asyncio.CancelledError(SECRET)
 
     server = WseServer(identify)
     async with testing.Network(server) as network:
@@ -751,11 +751,11 @@ async def test_what_a_solver_raises_reaches_connect(is_async: bool) -> None:
         return attempt.accept("alice")
 
     def raise_now(_: Any) -> None:
-        raise LookupError("no key")
+        raise LookupError(f"no key {SECRET}")
 
     async def raise_later(_: Any) -> None:
         await asyncio.sleep(1)
-        raise LookupError("no key")
+        raise LookupError(f"no key {SECRET}")
 
     server = WseServer(identify)
     async with testing.Network(server) as network:

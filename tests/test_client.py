@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import real_time
+from support import SECRET, TOKEN, Boom, boom, real_time
 
 from wse import (
     AlreadyConnected,
@@ -291,10 +291,10 @@ async def test_an_event_handler_that_raises_breaks_nothing(is_async: bool) -> No
         errors: list[WseError] = []
 
         def raise_now(*_: Any) -> None:
-            raise LookupError("in a handler")
+            raise LookupError(f"in a handler {SECRET}")
 
         async def raise_later(*_: Any) -> None:
-            raise LookupError("in a handler")
+            raise LookupError(f"in a handler {SECRET}")
 
         handler = raise_later if is_async else raise_now
         for signal in (
@@ -526,7 +526,7 @@ async def test_async_with_closes() -> None:
             async with client as entered:
                 assert entered is client
                 await client.connect("key")
-                raise LookupError
+                raise LookupError(SECRET)
 
         with pytest.raises(LookupError):
             await fail_within()
@@ -590,7 +590,7 @@ async def test_an_identity_function_is_asked_on_every_attempt(is_async: bool) ->
 async def test_an_identity_function_that_raises_when_coming_back_is_asked_again(
     is_async: bool,
 ) -> None:
-    outcomes: list[Any] = ["first", LookupError("no token"), LookupError("no token"), "last"]
+    outcomes: list[Any] = ["first", LookupError(SECRET), LookupError(SECRET), "last"]
 
     def token() -> str:
         outcome = outcomes.pop(0)
@@ -610,13 +610,13 @@ async def test_an_identity_function_that_raises_when_coming_back_is_asked_again(
         await testing.pass_time(60)
         assert device.welcome == "last"
         assert [type(error) for error in errors] == [HandlerFailed] * 2
-        assert [str(error.__cause__) for error in errors] == ["no token"] * 2
+        assert [str(error.__cause__) for error in errors] == [SECRET] * 2
 
 
 @testing.virtual_time
 async def test_an_identity_function_that_raises_at_first_reaches_connect() -> None:
     def token() -> str:
-        raise LookupError("no token")
+        raise LookupError(f"no token {SECRET}")
 
     async with testing.Network(make_server()) as network:
         device = network.device(reconnect=True)
@@ -663,7 +663,7 @@ async def test_an_attempt_to_come_back_that_takes_too_long_is_followed_by_anothe
 @testing.virtual_time
 async def test_a_timeout_of_the_identity_function_is_its_own() -> None:
     def token() -> str:
-        raise TimeoutError("the token server is slow")
+        raise TimeoutError(f"the token server is slow {SECRET}")
 
     async with testing.Network(make_server()) as network:
         device = network.device()
@@ -1219,13 +1219,13 @@ async def test_a_message_handler_that_raises(caplog: pytest.LogCaptureFixture) -
     errors: list[WseError] = []
     async with testing.Network(server) as network:
         device = await network.connect("key")
-        device.client.channel.on("boom", lambda _: 1 / 0)
+        device.client.channel.on("boom", boom)
         device.client.when.error(errors.append)
         server.send("alice", "boom")
         await testing.settle()
         [error] = errors
         assert isinstance(error, HandlerFailed)
-        assert isinstance(error.__cause__, ZeroDivisionError)
+        assert isinstance(error.__cause__, Boom)
         assert error.details["id"] in caplog.text
         assert device.closed is None
 
@@ -1253,7 +1253,7 @@ async def test_calls_and_their_ends() -> None:
 
     @server.register("fail")
     def fail(*_: Any) -> None:
-        raise LookupError("a secret")
+        raise LookupError(SECRET)
 
     async with testing.Network(server) as network:
         device = await network.connect("key", timeout=4, limits=Limits())
@@ -1271,7 +1271,7 @@ async def test_calls_and_their_ends() -> None:
             await device.call("missing")
         with pytest.raises(CallFailed) as failed:
             await device.call("fail")
-        assert "secret" not in repr(failed.value)
+        assert SECRET not in repr(failed.value)
         waiting = asyncio.create_task(device.call("never"))
         await testing.settle()
         waiting.cancel()

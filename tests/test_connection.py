@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from support import real_time
+from support import SECRET, real_time
 
 from wse import (
     Attempt,
@@ -425,7 +425,7 @@ async def test_what_a_device_raises() -> None:
 
         @device.client.register("fail")
         def fail(_: Any) -> None:
-            raise LookupError("a secret of the device")
+            raise LookupError(SECRET)
 
         conn = only_conn(server)
         with pytest.raises(WseError) as caught:
@@ -434,7 +434,7 @@ async def test_what_a_device_raises() -> None:
         with pytest.raises(CallFailed) as failed:
             await conn.call("fail")
         assert list(failed.value.details) == ["id"]
-        assert "secret" not in str(failed.value)
+        assert SECRET not in str(failed.value)
         with pytest.raises(CallNotRegistered):
             await conn.call("missing")
 

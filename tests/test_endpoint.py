@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import real_time
+from support import SECRET, TOKEN, boom, real_time
 
 from wse import (
     Attempt,
@@ -43,7 +43,6 @@ from wse.transports.memory import MemoryTransport, pair
 Conn = WseConnection[Any]
 OLD = "~wse:call:add:1"
 NEW = "MkicOiqzp4"
-SECRET = "the password is hunter2"
 
 
 class Move(msgspec.Struct):
@@ -197,10 +196,10 @@ async def test_what_an_event_handler_raises_is_reported_and_breaks_nothing_else(
 ) -> None:
     server, heard = make_server(), list[Any]()
     errors = errors_of(server)
-    boom = ZeroDivisionError(SECRET)
+    error = ZeroDivisionError(SECRET)
 
     def raises(_: Conn, __: Any) -> None:
-        raise boom
+        raise error
 
     async def raises_later(conn: Conn, payload: Any) -> None:
         raises(conn, payload)
@@ -212,10 +211,10 @@ async def test_what_an_event_handler_raises_is_reported_and_breaks_nothing_else(
     assert heard == [1, 2]
     assert raw.closed is None
     assert [type(error) for error in errors] == [HandlerFailed] * 2
-    assert [error.__cause__ for error in errors] == [boom] * 2
+    assert [one.__cause__ for one in errors] == [error] * 2
     assert errors[0].details["type"] == "a"
     logged = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert [record.exc_info and record.exc_info[1] for record in logged] == [boom] * 2
+    assert [record.exc_info and record.exc_info[1] for record in logged] == [error] * 2
     assert errors[0].details["id"] in logged[0].getMessage()
 
 
@@ -319,7 +318,7 @@ async def test_of_an_ordinary_error_the_caller_learns_an_id_and_the_log_everythi
         raise RuntimeError(SECRET)
 
     raw = await welcomed(server)
-    (reply,) = await raw.ask(["login", {"password": SECRET}, stamp])
+    (reply,) = await raw.ask(["login", {"password": TOKEN}, stamp])
     assert SECRET not in json.dumps(reply)
     assert "RuntimeError" not in json.dumps(reply)
     error = reply[2] if stamp == OLD else reply[1]
@@ -698,7 +697,7 @@ class Fragile(Protocol):
 
     def unpack(self, data: bytes) -> tuple[Any, Any, Any]:
         type, payload, stamp = json.loads(data.replace(b"'", b'"').replace(b"None", b"null"))
-        return type, payload, {"a": stamp}["b"] if payload == "boom" else stamp
+        return type, payload, boom() if payload == "boom" else stamp
 
 
 @testing.virtual_time
@@ -1507,7 +1506,7 @@ class Mute(WseJSON):
 
     def pack(self, type: str, payload: Any, stamp: Any) -> bytes:
         if type == self.types.response_error:
-            raise ZeroDivisionError
+            raise ZeroDivisionError(SECRET)
         return super().pack(type, payload, stamp)
 
 
@@ -1533,7 +1532,7 @@ async def test_a_plain_handler_that_raises_cancelled_error_fails_like_others() -
 
     @server.register("cancelled")
     def cancelled(_: Conn, __: Any) -> None:
-        raise asyncio.CancelledError
+        raise asyncio.CancelledError(SECRET)
 
     async with connected(server) as (_, alice):
         with pytest.raises(CallFailed):

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import SECRET, TOKEN
 
 from wse import (
     ErrorCode,
@@ -562,7 +563,9 @@ def test_a_hi_of_a_custom_protocol_without_an_object(protocol: Protocol) -> None
         protocol.read_hi(message)
 
 
-@pytest.mark.parametrize("error", [KeyError("t"), RecursionError(), UnicodeError(), ValueError()])
+@pytest.mark.parametrize(
+    "error", [KeyError(SECRET), RecursionError(SECRET), UnicodeError(), ValueError(SECRET)]
+)
 def test_a_protocol_that_raises_is_bad_input(error: Exception) -> None:
     with pytest.raises(MessageUnreadable) as caught:
         scripted(error).read(b"")

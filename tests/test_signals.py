@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import pytest
+from support import SECRET
 
 from wse import testing
 from wse.signals import Emitter, Signal
@@ -263,7 +264,7 @@ def test_what_a_handler_raises_breaks_nothing_else(caplog: pytest.LogCaptureFixt
     one, heard = signal(), list[int]()
     failed: list[tuple[str, BaseException]] = []
     one._emitter.failed = lambda name, error: failed.append((name, error))
-    boom = ZeroDivisionError("boom")
+    boom = ZeroDivisionError(SECRET)
 
     @one
     def raises(_: int) -> None:
@@ -298,7 +299,7 @@ def test_error_handlers_that_raise_do_not_loop(caplog: pytest.LogCaptureFixture)
     @error
     def raises(raised: BaseException) -> None:
         told.append(raised)
-        raise RuntimeError("worse")
+        raise RuntimeError(SECRET)
 
     one(lambda n: 1 // n)
     one.emit(0)
@@ -317,7 +318,7 @@ async def test_async_error_handlers_that_raise_do_not_loop() -> None:
     async def raises(raised: BaseException) -> None:
         told.append(raised)
         await asyncio.sleep(1)
-        raise RuntimeError("worse")
+        raise RuntimeError(SECRET)
 
     error.emit(ValueError("first"))
     await testing.pass_time(10)
@@ -382,7 +383,7 @@ async def test_what_an_async_handler_raises_is_reported(caplog: pytest.LogCaptur
     one = signal()
     failed: list[tuple[str, BaseException]] = []
     one._emitter.failed = lambda name, error: failed.append((name, error))
-    boom = ZeroDivisionError("boom")
+    boom = ZeroDivisionError(SECRET)
 
     @one
     async def raises(_: int) -> None:
@@ -503,7 +504,7 @@ def test_a_handler_that_raises_cancelled_error_breaks_nothing() -> None:
 
     @one
     def cancelled(_: int) -> None:
-        raise asyncio.CancelledError
+        raise asyncio.CancelledError(SECRET)
 
     one(heard.append)
     one.emit(1)

@@ -27,7 +27,7 @@ from carriers import (
     raw_server,
     request,
 )
-from support import real_time
+from support import SECRET, real_time
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
@@ -395,7 +395,7 @@ async def test_connection_refused_is_temporary() -> None:
 @real_time
 async def test_no_such_host_is_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nobody(*_: Any, **__: Any) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known {SECRET}")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nobody)
     with pytest.raises(ConnectionFailed, match="Name or service") as caught:
@@ -452,7 +452,7 @@ async def test_url_of_an_ipv6_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def nobody(*args: Any, **_: Any) -> None:
         asked.append(args)
-        raise OSError
+        raise OSError(SECRET)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", nobody)
     with pytest.raises(ConnectionFailed):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import real_time
+from support import SECRET, real_time
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection, serve
@@ -225,7 +225,7 @@ def procedure(behaviour: dict[str, Any] | None) -> Callable[..., Any]:
         if "returns" in behaviour:
             return behaviour["returns"]
         error = behaviour["raises"]
-        raise RuntimeError(error) if isinstance(error, str) else WseError(**error)
+        raise RuntimeError(f"{error} {SECRET}") if isinstance(error, str) else WseError(**error)
 
     return run
 
