@@ -498,8 +498,57 @@ def test_the_error_of_a_payload_says_nothing_but_the_path() -> None:
     assert isinstance(caught.value.__cause__, msgspec.ValidationError)
 
 
-def test_a_path_of_an_error_without_one() -> None:
-    assert payload_path(ValueError("whatever")) == "$"
+class Checked(msgspec.Struct):
+    text: str
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"{SECRET}{self.text}")
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+@pytest.mark.parametrize("text", ["", f" - at `$.{SECRET}`", f"missing required field `{SECRET}`"])
+@pytest.mark.parametrize(
+    ("kind", "nest", "path"),
+    [(Checked, lambda one: one, "$"), (list[Checked], lambda one: [one], "$[0]")],
+)
+def test_the_path_has_nothing_of_what_a_check_of_the_application_said(
+    kind: Any, nest: Callable[[Any], Any], path: str, text: str
+) -> None:
+    payload = nest({"text": text})
+    for decode, undecoded in (
+        (WseJSON().decoder(kind), msgspec.Raw(msgspec.json.encode(payload))),
+        (Plain().decoder(kind), payload),
+    ):
+        with pytest.raises(InvalidPayload) as caught:
+            decode_checked(decode, undecoded)
+        assert caught.value.details == {"path": path}
+
+
+@pytest.mark.parametrize("name", ["x", f"x - at `$.{SECRET}", f"x` - at `$.{SECRET}"])
+@pytest.mark.parametrize(
+    ("kind", "nest"), [(Strict, lambda one: one), (list[Strict], lambda one: [one])]
+)
+def test_the_path_has_nothing_of_what_a_peer_called_a_field(
+    kind: Any, nest: Callable[[Any], Any], name: str
+) -> None:
+    with pytest.raises(InvalidPayload) as caught:
+        decode_checked(WseJSON().decoder(kind), msgspec.Raw(msgspec.json.encode(nest({name: 1}))))
+    assert caught.value.details == {"path": "$"}
+
+
+@pytest.mark.parametrize("text", ["whatever", f"boom - at `$.{SECRET}`"])
+def test_a_path_of_an_error_without_one(text: str) -> None:
+    assert payload_path(ValueError(text)) == "$"
+
+
+@pytest.mark.parametrize("protocol", [WseJSON(), Plain(), MessagePack()])
+def test_text_that_cannot_be_encoded_is_not_quoted(protocol: Protocol) -> None:
+    with pytest.raises(TypeError) as caught:
+        protocol.hi(f"\udc80{TOKEN}", None)
+    assert TOKEN not in repr(caught.value)
 
 
 # -- custom protocols ------------------------------------------------------------------------------

@@ -110,9 +110,16 @@ class Protocol(ABC):
     # -- out ---------------------------------------------------------------------------------
 
     def encode(self, type: str, payload: Any, stamp: Any = None) -> bytes:
-        """`pack`, as bytes."""
-        data = self.pack(type, payload, stamp)
-        return data.encode() if isinstance(data, str) else data
+        """`pack`, as bytes.
+
+        Raises:
+            TypeError: the payload cannot be encoded.
+        """
+        try:
+            data = self.pack(type, payload, stamp)
+            return data.encode() if isinstance(data, str) else data
+        except UnicodeEncodeError:  # its `repr` would quote all of it
+            raise TypeError("text with a lone surrogate cannot be encoded") from None
 
     def event(self, type: str, payload: Any, stamp: str | None = None) -> bytes:
         """A message of the application's, or its call when there is a stamp.
@@ -298,14 +305,22 @@ class WseJSON(Protocol):
 DEFAULT = WseJSON()
 """What both sides speak unless told otherwise; it keeps nothing between messages."""
 
-_missing_field = re.compile(r"missing required field `([^`]*)`")
+_place = re.compile(r" - at `(?:key` in `)?(\$[^`]*)`\Z")
+_missing_field = re.compile(r"Object missing required field `([^`]*)`")
 
 
 def payload_path(error: Exception) -> str:
-    """Where in a payload a decoder stopped, as a JSON path: `$`, `$.user.age`, `$[2]`."""
-    _, found, path = str(error).rpartition(" - at `")
-    path = path.removesuffix("`").rpartition("`")[2] if found else "$"  # "`key` in `$.ages`"
-    missing = _missing_field.search(str(error))
+    """Where in a payload a decoder stopped, as a JSON path: `$`, `$.user.age`, `$[2]`.
+
+    Nothing else of what the error says goes on.
+    """
+    said = str(error)
+    if not isinstance(error, msgspec.ValidationError) or said.startswith("Object contains unknown"):
+        return "$"  # the application said it, or a peer named a field so that it looks like a path
+    if error.__cause__ is not None:  # the application's `__post_init__` said most of it
+        said = said.removeprefix(str(error.__cause__))
+    place, missing = _place.search(said), _missing_field.match(said)
+    path = place[1] if place else "$"
     return f"{path}.{missing[1]}" if missing else path
 
 
