@@ -23,9 +23,13 @@ try:
 except ImportError:  # pragma: no cover - the C extension is optional
     from websockets.utils import apply_mask
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "library_logger"]
 
-_library_logger = logging.getLogger("wse.websockets")
+library_logger = logging.getLogger("wse.websockets")
+"""What `websockets` says of what it decides for us: only that it failed itself. Below it would log
+URLs, headers and messages, and a level alone does not last: `logging.config` takes it off."""
+library_logger.setLevel(logging.ERROR)
+library_logger.addFilter(lambda record: record.levelno >= logging.ERROR)
 
 _TEXT = 0x80 | Opcode.TEXT
 _BINARY = 0x80 | Opcode.BINARY
@@ -304,7 +308,7 @@ class Lane:
         is_control = head & 0x08
         if slow is None or is_control:
             # A control frame may come amid fragments (RFC 6455 section 5.4) and is not of them.
-            slow = Protocol(self._side, state=State.OPEN, logger=_library_logger)
+            slow = Protocol(self._side, state=State.OPEN, logger=library_logger)
             slow.extensions = self._extensions
         slow.max_message_size = None if is_control else self._allowed(head)
         slow.receive_data(frame)

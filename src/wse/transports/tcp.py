@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -30,12 +29,10 @@ from websockets.uri import parse_uri
 from ..errors import ConnectionFailed
 from ..limits import Limits
 from .base import Acceptor, Handshake, Page, Pages, Refusal, Transport, refused
+from .lane import library_logger
 from .stream import StreamTransport, read_buffer
 
 __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
-
-_library_logger = logging.getLogger("wse.websockets")
-_library_logger.setLevel(logging.ERROR)  # below, it would log tokens in URLs and headers
 
 _NO_WEBSOCKET = (426, 505)
 """How a GET request is answered that asks for no WebSocket, or in HTTP/1.0."""
@@ -99,7 +96,7 @@ class _Upgrade(asyncio.BufferedProtocol):
         http = ServerProtocol(
             extensions=[ServerPerMessageDeflateFactory()] if self._listener.compression else None,
             select_subprotocol=lambda _, offered: self._select(offered),
-            logger=_library_logger,
+            logger=library_logger,
         )
         http.receive_data(head)
         events = http.events_received()
@@ -380,7 +377,7 @@ class TcpDialer:
             uri,
             subprotocols=[Subprotocol(subprotocol)],
             extensions=[ClientPerMessageDeflateFactory()] if self._compression else None,
-            logger=_library_logger,
+            logger=library_logger,
         )
         request = _request(http, headers)
         secure: dict[str, Any] = {}
