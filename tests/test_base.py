@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError
 
 import pytest
+from support import TOKEN
 from websockets.datastructures import Headers
 
-from wse.transports.base import Handshake, Transport
+from wse.transports.base import Handshake, Transport, checked
 
 
 def handshake(query_string: str = "", **headers: str) -> Handshake:
@@ -61,6 +62,25 @@ def test_repr_shows_no_secrets() -> None:
 def test_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         handshake().path = "/other"  # type: ignore[misc]
+
+
+def test_headers_are_sent_as_they_are() -> None:
+    headers = {"X-One": "1", "authorization": "Bearer \xe9\t"}
+    assert list(checked(headers).raw_items()) == list(headers.items())
+
+
+@pytest.mark.parametrize("value", [f"{TOKEN}\r\nX-Two: 2", f"{TOKEN}\u20ac", f"{TOKEN}\0"])
+def test_a_header_that_cannot_be_sent_is_not_shown(value: str) -> None:
+    with pytest.raises(ValueError, match="no value for the header X-One") as caught:
+        checked({"X-One": value})
+    assert TOKEN not in repr(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "X One", "X-\u20ac", "X:", "X\r\nY", "X\n"])
+def test_a_header_without_a_proper_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no name of a header") as caught:
+        checked({"Authorization": TOKEN, name: TOKEN})
+    assert TOKEN not in repr(caught.value)
 
 
 @pytest.mark.parametrize("missing", sorted(Transport.__abstractmethods__))

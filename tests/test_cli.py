@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from programs import Program, connect, invoke, last_line, make_server, program, serving
-from support import real_time
+from support import TOKEN, real_time
 from websockets.asyncio.client import connect as raw_connect
 from websockets.typing import Subprotocol
 
@@ -137,6 +137,12 @@ def test_options_that_cannot_be(arguments: list[str], error: str) -> None:
     status, output = invoke("connect", *arguments)
     assert status == 2
     assert error in last_line(output)
+
+
+def test_an_identity_that_is_no_json_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSE_IDENTITY", TOKEN)
+    status, output = invoke("connect", "ws://x", "--json-identity")
+    assert (status, last_line(output)) == (2, "Error: Invalid value for --identity: no JSON")
 
 
 # -- serve -------------------------------------------------------------------------------------

@@ -441,4 +441,6 @@ def _checked(url: str) -> str:
         parse_uri(url)
     except InvalidURI as error:
         raise ValueError(f"no WebSocket URL: {error.msg}") from None
+    except ValueError:  # which quotes a part of it, perhaps of a password
+        raise ValueError("no WebSocket URL: a part of it cannot be read") from None
     return url

@@ -220,8 +220,8 @@ def connect(
     if json_identity:
         try:
             identity = parsed(identity)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--identity") from error
+        except ValueError as error:  # which quotes it, and it may come from the environment
+            raise click.BadParameter("no JSON", param_hint="--identity") from error
     interactive = sys.stdin is not None and sys.stdin.isatty()
     try:
         talk = Talk(

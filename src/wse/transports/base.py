@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 from urllib.parse import parse_qsl
+
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHeader
 
 from ..errors import ConnectionFailed
 from ..limits import Limits
@@ -21,8 +25,11 @@ __all__ = [
     "Receiver",
     "Refusal",
     "Transport",
+    "checked",
     "refused",
 ]
+
+_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Receiver(Protocol):
@@ -152,6 +159,23 @@ def refused(status: int, retry_after: float) -> ConnectionFailed:
         temporary=status == 429 or status >= 500,
         retry_after=retry_after,
     )
+
+
+def checked(headers: Mapping[str, str]) -> Headers:
+    """The headers of a client's upgrade.
+
+    Raises:
+        ValueError: one cannot be sent. Its value, which may be a token, is not told.
+    """
+    sent = Headers()
+    for name, value in headers.items():
+        if not _token.fullmatch(name):
+            raise ValueError(f"no name of a header: {name!r}")
+        try:
+            sent[name] = value
+        except InvalidHeader:
+            raise ValueError(f"no value for the header {name}") from None
+    return sent
 
 
 class Acceptor(Protocol):

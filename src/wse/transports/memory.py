@@ -11,12 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from websockets.datastructures import Headers
-
 from ..codes import CloseCode, Reason
 from ..errors import ConnectionFailed
 from ..limits import Limits
-from .base import Acceptor, Handshake, Receiver, Transport, refused
+from .base import Acceptor, Handshake, Receiver, Transport, checked, refused
 
 __all__ = ["MemoryDialer", "MemoryTransport", "pair"]
 
@@ -177,7 +175,7 @@ class MemoryDialer:
         handshake = Handshake(
             path=parts.path or "/",
             query_string=parts.query,
-            headers=Headers(headers),
+            headers=checked(headers),
             remote_addr=self._remote_addr,
             opened=asyncio.get_running_loop().time(),
         )

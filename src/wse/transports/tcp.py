@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHeader, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
@@ -28,7 +28,7 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectionFailed
 from ..limits import Limits
-from .base import Acceptor, Handshake, Page, Pages, Refusal, Transport, refused
+from .base import Acceptor, Handshake, Page, Pages, Refusal, Transport, checked, refused
 from .lane import library_logger
 from .stream import StreamTransport, read_buffer
 
@@ -333,13 +333,10 @@ class _Opening(asyncio.BufferedProtocol):
 
 def _request(http: ClientProtocol, headers: Mapping[str, str]) -> bytes:
     request = http.connect()
-    for name, value in headers.items():
+    for name, value in checked(headers).raw_items():
         if name in request.headers:
             del request.headers[name]
-        try:
-            request.headers[name] = value
-        except InvalidHeader:
-            raise ValueError(f"no value for the header {name}") from None
+        request.headers[name] = value
     http.send_request(request)
     return b"".join(http.data_to_send())
 
