@@ -209,7 +209,11 @@ async def test_an_attempt_never_shows_its_secrets() -> None:
         )
     assert len(texts) == 1
     assert "secret" not in texts[0]
-    assert "the welcome" not in repr(Decision("alice", "the welcome"))
+
+
+def test_a_decision_does_not_show_who_it_is_about() -> None:
+    assert repr(Decision("alice", "the welcome", {"row": 1})) == "<Decision to accept>"
+    assert repr(Decision("")) == "<Decision to refuse>"
 
 
 # -- refusing --------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ async def test_who_has_left_gets_nothing() -> None:
         alice.drop()
         with pytest.raises(NoSuchClient) as caught:
             await alice.call("which")
-        assert caught.value.details == {"cid": "alice"}
+        assert "alice" not in repr(caught.value)
         await device.connect("alice")
         await testing.settle()
         assert list(device.received) == []

@@ -30,8 +30,9 @@ async def test_nobody_is_there_at_first() -> None:
     assert dict(server.clients) == {}
     assert "alice" not in server.clients
     assert server.clients.get("alice") is None
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as caught:
         server.clients["alice"]
+    assert "alice" not in repr(caught.value)
 
 
 @testing.virtual_time

@@ -28,16 +28,22 @@ def cid_of(value: object) -> str:
     raise TypeError(f"a cid is a str or an int, not {type(value).__name__}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Decision:
-    """What `identify` decided; made by `Attempt.accept` and `Attempt.refuse`."""
+    """What `identify` decided; made by `Attempt.accept` and `Attempt.refuse`.
+
+    Its `repr` does not tell who it is about.
+    """
 
     cid: str
     """The user, or "" for nobody: refused."""
-    welcome: Any = field(default=None, repr=False)
+    welcome: Any = None
     """Payload of the welcome."""
-    state: Any = field(default=None, repr=False)
+    state: Any = None
     """The device's `conn.state`; None leaves it to the server's `state=`."""
+
+    def __repr__(self) -> str:
+        return f"<Decision to {'accept' if self.cid else 'refuse'}>"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

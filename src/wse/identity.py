@@ -46,7 +46,7 @@ class WseIdentity(Generic[S]):
             NoSuchClient: the user has left.
         """
         if not self.conns:
-            raise NoSuchClient({"cid": self.cid})
+            raise NoSuchClient(message="the user has left")
         newest = next(reversed(self.conns.values()))
         return await newest.call(name, payload, timeout=timeout)
 

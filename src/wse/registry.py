@@ -31,7 +31,10 @@ class Registry(Mapping[str, WseIdentity[S]], Generic[S]):
         """Every device of everybody, by conn_id."""
 
     def __getitem__(self, cid: object) -> WseIdentity[S]:
-        return self._clients[cid_of(cid)]
+        client = self._clients.get(cid_of(cid))
+        if client is None:
+            raise KeyError("no such user")  # without the cid, which belongs in no log
+        return client
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._clients)

@@ -190,7 +190,7 @@ class WseServer(Generic[S]):
         """
         client = self.clients.get(cid_of(cid))
         if client is None:
-            raise NoSuchClient({"cid": cid_of(cid)})
+            raise NoSuchClient(message="the user is not here")
         return await client.call(name, payload, timeout=timeout)
 
     def drop_client(self, cid: str | int, reason: str = Reason.BY_SERVER) -> None:
