@@ -294,9 +294,12 @@ class WseClient:
     async def _reach(self) -> Any:
         """`connect`, as a task of our own that `close` may cancel."""
         self._attempts = 0
-        self._work = work = asyncio.get_running_loop().create_task(self._first())
+        welcome: list[Any] = []  # not the task's result, which asyncio's debug mode logs
+        work = asyncio.get_running_loop().create_task(self._first(welcome.append))
+        self._work = work
         try:
-            return await work
+            await work
+            return welcome[0]
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
@@ -311,19 +314,21 @@ class WseClient:
                 if self.status is not Status.READY:
                     self._set(Status.OFFLINE)
 
-    async def _first(self) -> Any:
+    async def _first(self, tell: Callable[[Any], None]) -> None:
         limit = asyncio.timeout(self._timeout)
         failure = ConnectionFailed(message="no welcome in time")
         try:
             async with limit:
                 while True:
                     try:
-                        return await self._attempt()
+                        tell(await self._attempt())
                     except ConnectionFailed as error:
                         failure = error
                         if not (self.reconnect and error.temporary):
                             raise
                         await self._wait(error)
+                    else:
+                        return
         except TimeoutError as error:
             if not limit.expired():
                 raise

@@ -81,4 +81,5 @@ class Hub:
         if self.loop is None or get_ident() == self._thread:
             function(*args)
         elif not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(function, *args)
+            # Without arguments, which asyncio logs when a callback fails or is slow.
+            self.loop.call_soon_threadsafe(lambda: function(*args))
