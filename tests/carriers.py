@@ -7,11 +7,15 @@ import base64
 import hashlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from ssl import SSLContext
+from functools import cache
+from ssl import Purpose, SSLContext, create_default_context
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import pytest
+import trustme
 
 from wse import Limits
 from wse.transports import tcp
@@ -356,6 +360,26 @@ async def dial(
     return await (dialer or tcp.TcpDialer())(
         url, subprotocol="wse-test", headers=headers, limits=limits
     )
+
+
+@cache
+def tls_contexts() -> tuple[SSLContext, SSLContext]:
+    """For a server, and for a client that trusts it."""
+    authority = trustme.CA()
+    serving = create_default_context(Purpose.CLIENT_AUTH)
+    trusting = create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    authority.configure_trust(trusting)
+    return serving, trusting
+
+
+def on_loop(kind: str, story: Coroutine[Any, Any, None]) -> None:
+    """Run a story on asyncio's own loop or on uvloop's, bounded in time."""
+    factory = asyncio.new_event_loop
+    if kind == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(asyncio.wait_for(story, 30))
 
 
 class FakeStream(asyncio.Transport):

@@ -18,7 +18,12 @@ import wse
 from wse import WseConnection, WseServer
 from wse.cli import main
 
-SOURCE = str(Path(wse.__file__).parent.parent)
+PATH = os.pathsep.join(str(Path(file).parent) for file in (Path(wse.__file__).parent, __file__))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a program that finds the library, and that the wiretap listens to."""
+    return {**os.environ, "PYTHONPATH": PATH, **more}
 
 
 class Program:
@@ -65,7 +70,7 @@ async def program(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": SOURCE, "PYTHONWARNINGS": "error", **env},
+        env=environment(PYTHONWARNINGS="error", **env),
     )
     try:
         yield Program(process)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import signal
 import socket
@@ -16,17 +15,12 @@ from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner
+from programs import environment
+from support import SECRET
 
-import wse
 from wse import Attempt, WseServer
 from wse.cli import cast, demo, main, story
 
-ENV = {
-    **os.environ,
-    "PYTHONPATH": str(Path(wse.__file__).parent.parent),
-    "PYTHONWARNINGS": "error",
-    "COLUMNS": "80",
-}
 COMMAND = [sys.executable, "-m", "wse", "demo"]
 
 FACTS = """
@@ -67,11 +61,15 @@ server → bob/desk note "good to have you back"
 """
 
 
+def surroundings(**more: str) -> dict[str, str]:
+    return environment(PYTHONWARNINGS="error", COLUMNS="80", **more)
+
+
 def tell(**env: str) -> subprocess.CompletedProcess[str]:
     """The whole story, in a process of its own."""
     return subprocess.run(  # noqa: S603
         [*COMMAND, "--port", "0"],
-        env={**ENV, "ONCE": "1", **env},
+        env=surroundings(ONCE="1", **env),
         capture_output=True,
         text=True,
         timeout=50,
@@ -92,7 +90,7 @@ def staying(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A demo that stays up, and what it printed until it did."""
     with subprocess.Popen(  # noqa: S603
         [*COMMAND, *arguments],
-        env=ENV,
+        env=surroundings(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -119,7 +117,7 @@ def visit(line: str, typed: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S602
         line,
         shell=True,
-        env=ENV,
+        env=surroundings(),
         input=typed,
         capture_output=True,
         text=True,
@@ -180,7 +178,7 @@ def test_the_story_is_told_in_plain_signs_where_there_is_no_unicode() -> None:
 def test_a_signal_during_the_story_ends_it_with_status_0() -> None:
     with subprocess.Popen(  # noqa: S603
         [*COMMAND, "--port", "0"],
-        env=ENV,
+        env=surroundings(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -244,7 +242,7 @@ def test_the_story_fails_when_the_library_does(
 
 def test_a_demo_that_cannot_listen_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def listen(*_: Any, **__: Any) -> None:
-        raise PermissionError(errno.EACCES, "not here")
+        raise PermissionError(errno.EACCES, SECRET)
 
     monkeypatch.setattr(WseServer, "listen", listen)
     result = CliRunner().invoke(main, ["demo", "--port", "42"])

@@ -29,7 +29,6 @@ import dataclasses
 import importlib.util
 import inspect
 import json
-import os
 import re
 import shlex
 import signal
@@ -49,6 +48,7 @@ import pytest
 import trustme
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from programs import environment
 
 import wse
 from wse import errors, testing
@@ -153,12 +153,7 @@ class Desk:
         }
         self.server: subprocess.Popen[str] | None = None
         self.expected = ""
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": str(Path(wse.__file__).parent.parent),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUTF8": "1",
-        }
+        self.environment = environment(PYTHONDONTWRITEBYTECODE="1", PYTHONUTF8="1")
         monkeypatch.setitem(sys.modules, self.module.__name__, self.module)
         monkeypatch.syspath_prepend(directory)
         monkeypatch.chdir(directory)

@@ -173,6 +173,7 @@ async def test_an_ignored_event_whose_payload_cannot_be_read_is_an_error() -> No
 async def test_a_payload_that_does_not_fit_is_reported_and_the_connection_stays(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.WARNING)
     server, heard = make_server(), list[Any]()
     errors = errors_of(server)
 

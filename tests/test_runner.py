@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import real_time
+from programs import environment
+from support import SECRET, real_time
 
 from wse import Backoff, WseClient, runner
 
@@ -61,6 +62,7 @@ async def program(source: str, *args: str) -> AsyncIterator[asyncio.subprocess.P
         *args,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=environment(),
         start_new_session=True,
     )
     try:
@@ -108,7 +110,7 @@ def test_run_returns_what_the_program_returns() -> None:
 
 def test_run_raises_what_the_program_raises() -> None:
     async def main() -> None:
-        raise LookupError("in the program")
+        raise LookupError(f"in the program {SECRET}")
 
     with pytest.raises(LookupError, match="in the program"):
         runner.run(main())
@@ -120,7 +122,7 @@ def test_a_context_that_cannot_be_entered_is_an_error() -> None:
 
     class Fails(AbstractAsyncContextManager[None]):
         async def __aenter__(self) -> None:
-            raise OSError("no such address")
+            raise OSError(f"no such address {SECRET}")
 
         async def __aexit__(self, *_: object) -> None:
             raise AssertionError

@@ -539,7 +539,7 @@ async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
     stream.feed(request())
     assert stream.written.startswith(b"HTTP/1.1 426")
     await testing.pass_time(4.9)
-    assert listener.upgrading == {stream}
+    assert len(listener.upgrading) == 1
     await testing.pass_time(0.2)
     assert stream.is_aborted()
     assert listener.upgrading == set()

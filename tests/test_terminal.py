@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 import pytest
-from programs import SOURCE, connect, make_server, serving
+from programs import connect, environment, make_server, serving
 from support import real_time
 
 from wse.cli.terminal import os_error, parsed, printable, shown
@@ -98,7 +98,7 @@ async def test_it_leaves_when_nobody_reads_its_output_any_more() -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": SOURCE},
+            env=environment(),
         ) as process:
             assert process.stdin
             assert process.stdout

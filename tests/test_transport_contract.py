@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import trustme
-from carriers import Acceptor, Recorder
+from carriers import Acceptor, Recorder, tls_contexts
 
 from wse import (
     Attempt,
@@ -81,7 +79,7 @@ class Carrier:
             yield Way("ws://test/", MemoryDialer(acceptor, "127.0.0.1"))
             return
         unix = str(directory / "wse.sock") if self._kind == "unix" else None
-        serving, trusting = _contexts() if self._kind == "tls" else (None, None)
+        serving, trusting = tls_contexts() if self._kind == "tls" else (None, None)
         compression = self._kind == "deflate"
         listener = await tcp.listen(
             acceptor, "127.0.0.1", 0, unix=unix, ssl=serving, compression=compression
@@ -95,16 +93,6 @@ class Carrier:
             listener.stop()
             await listener.wait_closed()
 
-
-def _contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trusting = ssl.create_default_context()
-    _AUTHORITY.issue_cert("127.0.0.1").configure_cert(serving)
-    _AUTHORITY.configure_trust(trusting)
-    return serving, trusting
-
-
-_AUTHORITY = trustme.CA()
 
 CARRIERS = [
     Carrier("memory"),
