@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -15,9 +14,12 @@ from typing import Any
 
 import pytest
 from carriers import CLOSE, PING, PONG, TEXT, F, request
-from programs import SOURCE, Program, program
+from programs import Program, program
+
+import wse
 
 LOOPS = ("asyncio", "uvloop")
+SOURCE = Path(wse.__file__).parent.parent
 
 __all__ = ["Attacked", "Peer", "attacked", "crowd", "linux", "say", "upgrade", "welcomes"]
 
@@ -177,7 +179,7 @@ class Attacked:
         for line in (self._proc / "status").read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
-        raise LookupError(name)
+        raise AssertionError(name)
 
 
 @asynccontextmanager
@@ -193,9 +195,8 @@ async def attacked(
     """
     _many_files()
     here = Path(__file__).parent
-    env = {"LIMITS": json.dumps(dict(limits))}
-    if loop == "asyncio":
-        env["PYTHONPATH"] = f"{SOURCE}{os.pathsep}{here / 'without_uvloop'}"
+    # Without the wiretap, which takes time and memory.
+    env = {"PYTHONPATH": str(SOURCE), "LIMITS": json.dumps(dict(limits)), "LOOP": loop}
     arguments = ("serve", "victim", "--port", "0", "--log-level", "error", *options)
     async with program(*arguments, cwd=here, env=env) as running:
         line = await running.until("Listening on")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import real_time
+from support import SECRET, real_time
 
 from wse import Attempt, Decision, Limits, Stats, WseConnection, WseServer, testing
 from wse.stats import Counts, LoopLag
@@ -33,7 +33,7 @@ def make_server(**options: Any) -> WseServer:
 
     @server.channel.on("fail")
     def fail(_: WseConnection, payload: Any) -> None:
-        raise RuntimeError(payload)
+        raise RuntimeError(f"{payload} {SECRET}")
 
     @server.channel.on("wait")
     async def wait(_: WseConnection, __: Any) -> None:
@@ -45,7 +45,7 @@ def make_server(**options: Any) -> WseServer:
 
 def identify(attempt: Attempt) -> Decision:
     if attempt.identity == "bug":
-        raise RuntimeError("a bug")
+        raise RuntimeError(SECRET)
     return attempt.accept(attempt.identity)
 
 

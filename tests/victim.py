@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from typing import Any
 
 from wse import Attempt, Decision, Limits, Stats, WseConnection, WseServer
+
+if os.environ.get("LOOP") == "asyncio":
+    sys.modules["uvloop"] = None  # type: ignore[assignment]
 
 limits = Limits(**json.loads(os.environ.get("LIMITS", "{}")))
 
