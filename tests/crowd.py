@@ -6,7 +6,7 @@ import asyncio
 import json
 import resource
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import wse
 LOOPS = ("asyncio", "uvloop")
 SOURCE = Path(wse.__file__).parent.parent
 
-__all__ = ["Attacked", "Peer", "attacked", "crowd", "linux", "say", "upgrade", "welcomes"]
+__all__ = ["Attacked", "Peer", "attacked", "crowd", "linux", "say", "upgrade"]
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 
@@ -125,14 +125,22 @@ class Peer(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def crowd(port: int, *peers: Peer, at_once: int = 100) -> AsyncIterator[None]:
-    """Connect all of them, so many at a time; those that are left at the end hang up."""
+async def crowd(port: int, *peers: Peer, welcomed: bool = False) -> AsyncIterator[None]:
+    """Connect all of them, a hundred at a time; those that are left at the end hang up.
+
+    Args:
+        port: The server's.
+        peers: Not connected yet.
+        welcomed: Whether to wait until each of them is.
+    """
     loop = asyncio.get_running_loop()
-    turns = asyncio.Semaphore(at_once)
+    turns = asyncio.Semaphore(100)
 
     async def connect(peer: Peer) -> None:
         async with turns:
             await loop.create_connection(lambda: peer, "127.0.0.1", port)
+            if welcomed:
+                await peer.welcomed
 
     try:
         await asyncio.gather(*(connect(peer) for peer in peers))
@@ -142,11 +150,6 @@ async def crowd(port: int, *peers: Peer, at_once: int = 100) -> AsyncIterator[No
             if hasattr(peer, "transport") and not peer.gone.done():
                 peer.transport.abort()
         await asyncio.gather(*(peer.gone for peer in peers if hasattr(peer, "transport")))
-
-
-async def welcomes(peers: Iterable[Peer]) -> None:
-    """Wait until each of them is welcomed."""
-    await asyncio.gather(*(peer.welcomed for peer in peers))
 
 
 class Attacked:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from carriers import CONT, PING, TEXT, F, closing
-from crowd import LOOPS, Attacked, Peer, attacked, crowd, linux, say, upgrade, welcomes
+from crowd import LOOPS, Attacked, Peer, attacked, crowd, linux, say, upgrade
 from support import real_time
 
 from wse import Limits, WseClient, WseServer
@@ -149,8 +149,7 @@ async def test_a_flood_costs_a_bounded_amount_and_nobody_else_notices(name: str,
     async with attacked(loop=loop, limits={"heartbeat_interval": 1}) as victim:
         client = await honest(victim)
         peer = Peer(OPENING)
-        async with crowd(victim.port, peer):
-            await peer.welcomed
+        async with crowd(victim.port, peer, welcomed=True):
             peer.transport.pause_reading()
             before = victim.forget_peak()
             flooding = asyncio.create_task(flood(peer, data, min(total, 4 * MIB)))
@@ -186,8 +185,7 @@ async def test_what_ends_a_connection_costs_a_bounded_amount(name: str, loop: st
         client = await honest(victim)
         before = victim.forget_peak()
         peer = Peer(OPENING)
-        async with crowd(victim.port, peer):
-            await peer.welcomed
+        async with crowd(victim.port, peer, welcomed=True):
             peer.transport.write(data)
             while not peer.gone.done():
                 assert await client.call("echo", "still there?") == "still there?"
@@ -211,8 +209,7 @@ async def test_those_who_do_not_read_are_sent_away_and_the_others_miss_nothing()
             for n in range(40)
         ]
         stalled = [Peer(upgrade(f"stalled {n}")) for n in range(4)]
-        async with crowd(victim.port, *readers, *stalled):
-            await welcomes([*readers, *stalled])
+        async with crowd(victim.port, *readers, *stalled, welcomed=True):
             for peer in stalled:
                 peer.transport.pause_reading()
             before = victim.forget_peak()
@@ -241,8 +238,7 @@ async def test_the_dead_are_noticed_also_behind_a_full_send_buffer() -> None:
         client = await honest(victim)
         dead = [Peer(upgrade(f"dead {n}"), pongs=False) for n in range(20)]
         alive = [Peer(upgrade(f"alive {n}")) for n in range(20)]
-        async with crowd(victim.port, *dead, *alive):
-            await welcomes([*dead, *alive])
+        async with crowd(victim.port, *dead, *alive, welcomed=True):
             for peer in dead[:10]:
                 peer.transport.pause_reading()
             while (await client.call("stats"))["queued_bytes"] == 0:
@@ -259,8 +255,7 @@ async def test_a_greedy_peer_that_vanishes_is_noticed_though_nothing_of_it_is_re
     async with attacked(limits=limits) as victim:
         client = await honest(victim)
         peer = Peer(upgrade("greedy"))
-        async with crowd(victim.port, peer):
-            await peer.welcomed
+        async with crowd(victim.port, peer, welcomed=True):
             peer.transport.write(say(*[["wait"]] * 5000))
             await settled(client, waiting_messages=1024)
         await settled(client, devices=1)
@@ -299,8 +294,7 @@ async def test_a_greedy_caller_is_served_in_the_end_and_nobody_else_waits() -> N
         client = await honest(victim)
         answers: Counter[bytes] = Counter()
         greedy = Peer(upgrade("greedy"), heard=lambda data: answers.update([data]))
-        async with crowd(victim.port, greedy):
-            await greedy.welcomed
+        async with crowd(victim.port, greedy, welcomed=True):
             greedy.transport.write(say(*(["echo", n, f"s{n}"] for n in range(20_000))))
             while greedy.count < 20_000:
                 assert await client.call("echo", "still there?") == "still there?"
@@ -315,8 +309,7 @@ async def test_a_greedy_caller_is_served_in_the_end_and_nobody_else_waits() -> N
 async def test_five_thousand_devices_are_sent_away_in_order() -> None:
     async with attacked("--drain", "3") as victim:
         peers = [Peer(upgrade(f"device {n}")) for n in range(5000)]
-        async with crowd(victim.port, *peers):
-            await welcomes(peers)
+        async with crowd(victim.port, *peers, welcomed=True):
             victim.program.process.terminate()
             await asyncio.gather(*(peer.gone for peer in peers))
             assert {peer.closed for peer in peers} == {(1012, "wse.server-closing")}

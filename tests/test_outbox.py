@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -262,6 +263,22 @@ async def test_what_is_added_during_a_flush_has_the_next_turn() -> None:
     assert done == [1]
     await asyncio.sleep(0)
     assert done == [1, 2]
+
+
+@testing.virtual_time
+async def test_thousands_flush_over_several_turns() -> None:
+    flusher = Flusher(asyncio.get_running_loop())
+    done: list[int] = []
+    for number in range(600):
+        flusher.add(partial(done.append, number))
+    counts = []
+    for turn in range(4):
+        await asyncio.sleep(0)
+        counts.append(len(done))
+        if turn == 0:
+            flusher.add(lambda: done.append(600))
+    assert counts == [256, 512, 601, 601]
+    assert done == list(range(601))
 
 
 # -- parcel ----------------------------------------------------------------------------------------

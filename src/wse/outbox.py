@@ -88,8 +88,11 @@ class Outbox:
 class Flusher:
     """The connections with something to send, flushed together at the end of the loop's turn.
 
-    One `call_soon` for all of them costs a quarter of one for each.
+    One `call_soon` for all of them costs a quarter of one for each. Of a broadcast to thousands,
+    which would hold the loop for long, so many are flushed in each turn.
     """
+
+    _MOST = 256
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -101,8 +104,10 @@ class Flusher:
         self._waiting.append(flush)
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for flush in waiting:
+        batch, self._waiting = self._waiting[: self._MOST], self._waiting[self._MOST :]
+        if self._waiting:
+            self._loop.call_soon(self._flush)
+        for flush in batch:
             flush()
 
 
