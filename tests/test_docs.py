@@ -678,6 +678,13 @@ def test_the_renamed_constants_exist() -> None:
     assert {name for enum, name in seen if enum == "Status"} == set(Status.__members__)
 
 
+def test_the_tests_that_are_named_exist() -> None:
+    named = {token.content for token in inline(DOCS / "reliability.md")}
+    files = {name for name in named if re.fullmatch(r"test_\w+", name)}
+    assert "test_attacks" in files
+    assert [name for name in files if not (ROOT / "tests" / f"{name}.py").exists()] == []
+
+
 def test_the_changelog_has_this_version_and_a_policy() -> None:
     headings = [
         cell(heading)
