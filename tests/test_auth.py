@@ -19,12 +19,14 @@ from wse import (
     ConnectionFailed,
     Decision,
     IdentifyMissing,
+    InvalidPayload,
     InvalidSolver,
     Limits,
     NotAuthorized,
     SolverMissing,
     WseClient,
     WseConnection,
+    WseError,
     WseServer,
     hmac_challenge,
     hmac_solver,
@@ -702,15 +704,33 @@ async def test_an_answer_to_a_challenge_that_was_given_up_is_ignored() -> None:
         assert list(device.received) == []
 
 
+@pytest.mark.parametrize("payload", [b"9" * 5000, b"1e999", b'"\xff"'])
 @testing.virtual_time
-async def test_an_answer_that_cannot_be_read_refuses() -> None:
-    server = WseServer(asks_for_ever)
+async def test_an_answer_that_cannot_be_read_refuses(
+    payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised: list[BaseException] = []
+
+    async def identify(attempt: Attempt) -> Decision:
+        try:
+            await attempt.challenge("?")
+        except BaseException as error:
+            raised.append(error)
+            raise
+        return attempt.accept("alice")
+
+    server = WseServer(identify)
+    errors: list[WseError] = []
+    server.when.error(lambda error, _: errors.append(error))
     peer = await bare_peer(server)
     peer.say("~wse:hi", {})
     await testing.settle()
-    peer.transport.write([b'["~wse:challenge",' + b"9" * 5000 + b"]"])
+    peer.transport.write([b'["~wse:challenge",' + payload + b"]"])
     await testing.settle()
     assert peer.ends == [(1000, "wse.not-authorized")]
+    assert [type(error) for error in raised] == [asyncio.CancelledError]
+    assert [type(error) for error in errors] == [InvalidPayload]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
     assert nothing_is_left(server)
 
 

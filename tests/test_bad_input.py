@@ -595,6 +595,7 @@ async def test_an_answer_with_a_number_too_large_is_refused() -> None:
         assert json.loads(await raw.recv()) == ["~wse:challenge", "?", None]
         await raw.send('["~wse:challenge",1e999,null]')
         assert await end_of(raw) == REFUSED
+        await stage.told(("error", ErrorCode.INVALID_PAYLOAD))
 
 
 # -- the wrong thing at the wrong time ---------------------------------------------------------

@@ -105,7 +105,8 @@ class Attempt:
     async def challenge(self, quest: Any) -> Any:
         """Ask the client something, and wait for its answer.
 
-        Ends with the attempt's cancellation when the client goes away or takes too long.
+        Ends with the attempt's cancellation when the client goes away, takes too long, or answers
+        what cannot be read.
 
         Args:
             quest: Given to the client's solver.

@@ -324,9 +324,13 @@ class WseConnection(Endpoint, Generic[S]):
         if answer.done():
             return
         try:
-            answer.set_result(decode_checked(self.protocol.plain, payload))
+            value = decode_checked(self.protocol.plain, payload)
         except InvalidPayload as error:
-            answer.set_exception(error)
+            self._hub.logger.info("%r is refused, its answer cannot be read", self)
+            self._report_error(error)
+            self.drop(Reason.NOT_AUTHORIZED)
+        else:
+            answer.set_result(value)
 
     def _meter(self, message: Message, size: int) -> None:
         """Take a message unless it is one too many; the answer to a call never is."""
