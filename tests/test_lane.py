@@ -397,6 +397,13 @@ def test_frame_above_the_limit_even_compressed() -> None:
     assert port.told == [("failed", 1009)]
 
 
+@pytest.mark.parametrize("opcode", [CONT, CLOSE, PING, PONG, 3, 11])
+def test_only_messages_may_be_compressed_above_the_limit(opcode: int) -> None:
+    lane, port = open_lane(extensions=[deflate()])
+    lane.feed(wire(F(opcode, bytes(2000), rsv=4)))
+    assert port.told == [("failed", 1002)]
+
+
 def test_noise_at_the_limit_grows_when_it_is_compressed() -> None:
     noise = hashlib.shake_256().digest(1000)
     frame = compressed(deflate(), noise, BINARY)

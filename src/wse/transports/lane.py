@@ -34,6 +34,7 @@ library_logger.addFilter(lambda record: record.levelno >= logging.ERROR)
 _TEXT = 0x80 | Opcode.TEXT
 _BINARY = 0x80 | Opcode.BINARY
 _WHOLE = (_TEXT, _BINARY)
+_COMPRESSED = (0x40 | Opcode.TEXT, 0x40 | Opcode.BINARY)
 _CLOSE = 0x80 | Opcode.CLOSE
 _PING = 0x80 | Opcode.PING
 _PONG = 0x80 | Opcode.PONG
@@ -296,8 +297,8 @@ class Lane:
         """A frame above the limit: unless its head is worse still, it is too big."""
         well_formed = head[0] & 0x70 == 0 and head[0] & 0x0F in (0, 1, 2)
         masked_right = head[1] & 0x80 == self._masked
-        rsv1 = bool(self._extensions) and head[0] & 0x70 == 0x40
-        if (well_formed or rsv1) and masked_right:
+        compressed = bool(self._extensions) and head[0] & 0x7F in _COMPRESSED
+        if (well_formed or compressed) and masked_right:
             self._fail(CloseCode.MESSAGE_TOO_BIG)
         else:
             self._fail(CloseCode.PROTOCOL_ERROR)
