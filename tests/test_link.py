@@ -462,6 +462,20 @@ async def test_a_welcome_whose_payload_cannot_be_read_ends_the_connection() -> N
 
 
 @testing.virtual_time
+async def test_a_quest_whose_payload_cannot_be_read_ends_the_connection() -> None:
+    story = Story()
+    solved: list[Any] = []
+    story.client.challenge(solved.append)
+    connecting = await story.begin()
+    story.server.say_raw(b'["~wse:challenge",1e999]')
+    with pytest.raises(ConnectionFailed, match=r"1000 wse\.protocol-error"):
+        await connecting
+    assert isinstance(story.errors[0], InvalidPayload)
+    assert solved == []
+    assert story.server.ends == [(1000, "wse.protocol-error")]
+
+
+@testing.virtual_time
 async def test_a_payload_that_cannot_be_read_ends_its_call_alone() -> None:
     story = Story()
     await story.ready()

@@ -123,13 +123,19 @@ class Link(Endpoint):
         if self._client.solver is None:
             self.fail(SolverMissing())
             return
-        if self._solving is None:
-            task = start_task(self._hub.bind(), self._answer(self._client.solver, payload))
-            self._solving = None if task.done() else task
-
-    async def _answer(self, solver: Callable[[Any], Any], payload: Any) -> None:
+        if self._solving is not None:
+            return
         try:
-            answer = solver(decode_checked(self.protocol.plain, payload))
+            quest = decode_checked(self.protocol.plain, payload)
+        except InvalidPayload as error:
+            self._violated(error)
+            return
+        task = start_task(self._hub.bind(), self._answer(self._client.solver, quest))
+        self._solving = None if task.done() else task
+
+    async def _answer(self, solver: Callable[[Any], Any], quest: Any) -> None:
+        try:
+            answer = solver(quest)
             if is_awaitable(answer):
                 answer = await answer
             if self.stage is Stage.STRANGER:
