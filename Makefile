@@ -2,6 +2,8 @@
 # make test     all tests
 # make check    format, lint, types
 # make soak     what takes minutes: ten thousand devices, attacks by the clock (prints its figures)
+# make fuzz     a million hostile inputs, on every core (INPUTS=n SEED=n; what failed says how to
+#               play it again: SCENE=name SEED=n STORIES=n)
 # make cover    tests, with the branches that they miss
 # make lock     pin anew what the tests and the demo install
 #
@@ -12,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check soak cover lock clean
+.PHONY: demo test check soak fuzz cover lock clean
 
 demo: $(READY)
 	@# At a terminal the demo gets Ctrl-C alone: make would end with an error of its own.
@@ -29,6 +31,11 @@ check: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak -s
+
+fuzz: $(READY)
+	PYTHONPATH=tests $(BIN)/python -W error -m fuzz $(if $(INPUTS),--inputs $(INPUTS)) \
+		$(if $(SCENE),--scene $(SCENE)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(STORIES),--stories $(STORIES))
 
 cover: $(READY)
 	$(BIN)/coverage erase
