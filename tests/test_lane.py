@@ -375,6 +375,16 @@ def test_compressed_message_in_fragments() -> None:
     assert port.told == [("ping", b""), ("binary", b"in pieces " * 20)]
 
 
+def test_what_continues_compressed_text_is_no_text_before_it_is_whole() -> None:
+    text = "h\u00e9\u20ac\U0001f600".encode()
+    payload = compressed(deflate(), text).payload
+    lane, port = open_lane(extensions=[deflate()])
+    frames = wire(F(TEXT, payload[:2], fin=False, rsv=4), F(CONT, payload[2:]))
+    for n in range(len(frames)):
+        lane.feed(frames[n : n + 1])
+    assert port.told == [("text", text)]
+
+
 @pytest.mark.parametrize("size", [1001, 10_000_000])
 def test_compressed_message_above_the_limit(size: int) -> None:
     frame = compressed(deflate(), bytes(size))

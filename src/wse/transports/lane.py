@@ -194,7 +194,10 @@ class Lane:
         return True
 
     def _look_ahead(self) -> None:
-        """Fail at once on text that is no UTF-8, though its frame is not whole (section 8.1)."""
+        """Fail at once on text that is no UTF-8, though its frame is not whole (section 8.1).
+
+        What continues a message may be compressed where that was agreed on, and is no text then.
+        """
         frame = self._buffer
         if len(frame) < 2 or frame[1] & 0x80 != self._masked or self.closing:
             return
@@ -203,7 +206,8 @@ class Lane:
         if len(frame) < body:
             return
         if self._ahead is None:
-            if frame[0] & 0x7F == Opcode.CONT and self._parts and self._utf8 is not None:
+            continues = frame[0] & 0x7F == Opcode.CONT and self._parts and not self._extensions
+            if continues and self._utf8 is not None:
                 state = self._utf8.getstate()
             elif frame[0] & 0x7F == Opcode.TEXT:
                 state = (b"", 0)
