@@ -257,7 +257,7 @@ class Desk:
             case ["make", target]:
                 makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
                 assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-            case ["wse", "serve", *_]:
+            case ["wse", "serve", *_] | ["uvicorn", *_]:
                 self.serve(["-m", *words], expected)
             case ["wse", "connect", *_]:
                 self.finish(["-m", *words], expected)

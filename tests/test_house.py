@@ -29,7 +29,7 @@ FLOORS = [
         "workers",
     ],
     ["stats", "hub", "desk", "auth", "endpoint"],
-    ["connection", "identity", "registry", "link", "gate"],
+    ["connection", "identity", "registry", "link", "gate", "when", "drain", "sigterm"],
     ["server", "client", "runner"],
     ["__init__"],
 ]
@@ -38,7 +38,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Leaves stand outside: nobody imports them but by name, where they are needed.
 CARRIERS = [
     *["transports.memory", "transports.tcp", "transports.stream", "transports.lane"],
-    "transports.frames",
+    *["transports.frames", "transports.awaited", "transports.asgi", "transports.aiohttp"],
 ]
 COMMANDS = [
     "cli.terminal",

@@ -53,7 +53,7 @@ SIGNS = [
 ]
 _AROUND = 60
 _mute = logging.getLogger("wiretap")
-_mute.disabled = True
+_mute.addFilter(lambda _: False)
 _VARIABLE = "WSE_WIRETAP"
 """Names the file that leaks are noted in: programs in processes of their own inherit it."""
 

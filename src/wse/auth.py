@@ -80,6 +80,11 @@ class Attempt:
         return self.handshake.path
 
     @property
+    def context(self) -> Any:
+        """What a web framework has of the connection; see `WseConnection.context`."""
+        return self.handshake.context
+
+    @property
     def remote_addr(self) -> str | None:
         """The peer's IP address; None on a Unix socket."""
         return self.handshake.remote_addr

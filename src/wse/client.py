@@ -29,32 +29,15 @@ from .link import ClientHub, Link
 from .procedures import Procedures
 from .protocol import DEFAULT, Protocol
 from .session import Stage
-from .signals import Emitter, Signal
+from .signals import Emitter
 from .transports.base import Dialer
+from .when import ClientSignals
 
-__all__ = ["ClientSignals", "WseClient"]
+__all__ = ["WseClient"]
 
 F = TypeVar("F", bound=Callable[[Any], Any])
 
 logger = logging.getLogger("wse.client")
-
-
-class ClientSignals:
-    """What happens to a client. Call or decorate with one to listen; `off` stops it."""
-
-    def __init__(self, emitter: Emitter) -> None:
-        self.connected: Signal[[]] = Signal(emitter, "connected", "()")
-        """`()`: the WebSocket is open; the server does not know who this is yet."""
-        self.ready: Signal[[Any]] = Signal(emitter, "ready", "(welcome)", remembered=True)
-        """`(welcome)`: welcomed. Remembered: a handler added later is told the last one."""
-        self.closed: Signal[[int, str]] = Signal(emitter, "closed", "(code, reason)")
-        """`(code, reason)`: a WebSocket that was open has ended."""
-        self.updated: Signal[[Status]] = Signal(emitter, "updated", "(status)", remembered=True)
-        """`(status)`: `client.status` changed. Remembered, as `ready` is."""
-        self.ignored: Signal[[str, Any]] = Signal(emitter, "ignored", "(type, payload)")
-        """`(type, payload)`: a message that nobody handles."""
-        self.error: Signal[[WseError]] = Signal(emitter, "error", "(error)")
-        """`(error)`: a handler raised, the server sent what it may not, or coming back failed."""
 
 
 class WseClient:

@@ -98,6 +98,7 @@ class WseConnection(Endpoint, Generic[S]):
         "_timer",
         "client",
         "conn_id",
+        "context",
         "meta",
         "remote_addr",
     )
@@ -116,6 +117,9 @@ class WseConnection(Endpoint, Generic[S]):
         """What the device said about itself."""
         self.remote_addr: str | None = handshake.remote_addr
         """Its IP address; None on a Unix socket."""
+        self.context: Any = handshake.context
+        """What a web framework has of the connection: the ASGI scope, so `context["app"].state`, or
+        aiohttp's `web.Request`. None elsewhere."""
         self._handshake: Handshake | None = handshake
         self._identifying: asyncio.Task[Any] | None = None
         self._answer: asyncio.Future[Any] | None = None

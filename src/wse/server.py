@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from ssl import SSLContext
 from types import MappingProxyType, SimpleNamespace
@@ -16,7 +16,8 @@ from .auth import Identify, cid_of
 from .channel import Channel
 from .codes import Reason, check_reason
 from .connection import S, ServerHub, WseConnection
-from .errors import HandlerFailed, IdentifyMissing, NoSuchClient, WseError
+from .drain import see_off
+from .errors import HandlerFailed, IdentifyMissing, NoSuchClient
 from .gate import Gate
 from .handler import check_takes, end_tasks
 from .identity import WseIdentity
@@ -27,45 +28,21 @@ from .protocol import DEFAULT, Protocol
 from .rates import UserRates
 from .registry import Registry
 from .runner import run_until_signal
-from .signals import Emitter, Signal
+from .signals import Emitter
+from .sigterm import Farewell
 from .stats import LoopLag, Stats
 from .transports.base import Pages
+from .when import ServerSignals
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
+    from .transports.asgi import AsgiApplication
     from .transports.tcp import Listener
 
-__all__ = ["ServerSignals", "WseServer"]
+__all__ = ["WseServer"]
 
 logger = logging.getLogger("wse.server")
-
-_GOODBYES = 0.02
-"""Seconds between two batches of goodbyes while a server drains."""
-
-
-class ServerSignals(Generic[S]):
-    """What happens at a server. Call or decorate with one to listen; `off` stops it."""
-
-    def __init__(self, emitter: Emitter) -> None:
-        self.joined: Signal[[WseIdentity[S], Any]] = Signal(emitter, "joined", "(client, meta)")
-        """`(client, meta)`: a user is there, with the first device."""
-        self.left: Signal[[WseIdentity[S], int, str]] = Signal(
-            emitter, "left", "(client, code, reason)"
-        )
-        """`(client, code, reason)`: the last device has gone; once for each `joined`."""
-        self.connected: Signal[[WseConnection[S]]] = Signal(emitter, "connected", "(conn)")
-        """`(conn)`: a device is there. What handlers send follows the welcome."""
-        self.disconnected: Signal[[WseConnection[S], int, str]] = Signal(
-            emitter, "disconnected", "(conn, code, reason)"
-        )
-        """`(conn, code, reason)`: a device has gone; once for each `connected`."""
-        self.ignored: Signal[[WseConnection[S], str, Any]] = Signal(
-            emitter, "ignored", "(conn, type, payload)"
-        )
-        """`(conn, type, payload)`: a message that nobody handles."""
-        self.error: Signal[[WseError, WseConnection[S] | None]] = Signal(
-            emitter, "error", "(error, conn)"
-        )
-        """`(error, conn)`: a handler raised, or a peer sent what it may not."""
 
 
 class WseServer(Generic[S]):
@@ -138,6 +115,7 @@ class WseServer(Generic[S]):
         self._hub.make_state = state
         self._hub.rates = UserRates(limits)
         self._loop_lag = LoopLag()
+        self._farewell = Farewell(lambda seconds: self.close(drain=seconds))
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
         self._hub.report_ignored = self.when.ignored.emit
@@ -341,28 +319,62 @@ class WseServer(Generic[S]):
                 stranger.drop(Reason.SERVER_CLOSING)
             conns = tuple(self.clients.conns.values())
             if drain > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(drain):
-                        await self._drain(conns, drain)
+                await see_off(conns, drain)
             for conn in conns:
                 conn.drop(Reason.SERVER_CLOSING)
             await asyncio.gather(*(conn.wait_closed() for conn in (*strangers, *conns)))
             await end_tasks(self._hub.tasks | self._emitter.tasks, self.limits.close_timeout)
 
-    async def _drain(self, conns: Sequence[WseConnection[S]], seconds: float) -> None:
-        """Send devices away, evenly over so many seconds, and wait until they are gone."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        retired = 0
-        while self.clients:
-            due = int(len(conns) * (clock() - began) / seconds) + 1
-            for conn in conns[retired:due]:
-                conn._retire()
-            retired = due
-            if retired >= len(conns):
-                break
-            await asyncio.sleep(_GOODBYES)
-        await asyncio.gather(*(conn.wait_closed() for conn in conns))
+    # -- within a web framework --------------------------------------------------------------
+
+    def asgi(self, *, drain: float = 5.0) -> AsgiApplication:
+        """This server as an ASGI application, for a route of Starlette, FastAPI and others.
+
+            app.router.routes.append(WebSocketRoute("/ws", server.asgi()))
+
+        At SIGTERM the devices are sent away before the web server closes their connections, where
+        it lets us; see `lifespan`.
+
+        Args:
+            drain: Seconds over which they are; see `close`.
+        """
+        from .transports.asgi import AsgiApplication
+
+        return AsgiApplication(
+            self.acceptor,
+            opening=lambda: self._farewell.watch(drain),
+            lifespan=lambda: self.lifespan(drain=drain),
+        )
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None, *, drain: float = 5.0) -> AsyncIterator[None]:
+        """Live and end with a web application: `FastAPI(lifespan=server.lifespan)`.
+
+        At its end, and at SIGTERM before it, the devices are sent away.
+
+        Args:
+            app: The application, which frameworks give.
+            drain: Seconds over which devices are sent away; see `close`.
+        """
+        self._hub.bind()
+        self._loop_lag.start()
+        self._farewell.watch(drain)
+        try:
+            yield
+        finally:
+            await self.close(drain=drain)
+            self._loop_lag.stop()
+
+    def aiohttp_handler(self) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """This server as a handler of aiohttp: `app.router.add_get("/ws", ...)`.
+
+        Let `close` be one of `app.on_shutdown`: aiohttp waits for connections otherwise.
+        """
+        from .transports.aiohttp import handler
+
+        return handler(self.acceptor)
+
+    # -- by itself ---------------------------------------------------------------------------
 
     def run(
         self,

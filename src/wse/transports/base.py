@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from websockets.datastructures import Headers
@@ -17,6 +17,7 @@ from ..errors import ConnectionFailed
 from ..limits import Limits
 
 __all__ = [
+    "NO_WEBSOCKET",
     "Acceptor",
     "Dialer",
     "Handshake",
@@ -26,6 +27,7 @@ __all__ = [
     "Refusal",
     "Transport",
     "checked",
+    "merged",
     "refused",
 ]
 
@@ -114,6 +116,8 @@ class Handshake:
     """The peer's IP address; None where there is none (a Unix socket)."""
     opened: float
     """The loop's time when the peer connected, in seconds."""
+    context: Any = field(default=None, repr=False)
+    """What a web framework has of the connection: the ASGI scope, or aiohttp's request."""
 
     @cached_property
     def query(self) -> dict[str, str]:
@@ -138,6 +142,12 @@ class Refusal:
     """Seconds after which to come back (RFC 9110 section 10.2.3)."""
 
 
+NO_WEBSOCKET = Refusal(
+    status=426, text="This is a WebSocket server: connect with a WebSocket client."
+)
+"""The answer to a plain HTTP request."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """What a plain HTTP request is answered with: for health checks and the like."""
@@ -158,6 +168,13 @@ def refused(status: int, retry_after: float) -> ConnectionFailed:
         f"the server answered with HTTP status {status}",
         temporary=status == 429 or status >= 500,
         retry_after=retry_after,
+    )
+
+
+def merged(headers: Headers) -> Headers:
+    """One value for each name (RFC 9110 section 5.3, for cookies RFC 6265 section 5.4)."""
+    return Headers(
+        (name, ("; " if name == "cookie" else ", ").join(headers.get_all(name))) for name in headers
     )
 
 

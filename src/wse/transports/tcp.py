@@ -28,7 +28,18 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectionFailed
 from ..limits import Limits
-from .base import Acceptor, Handshake, Page, Pages, Refusal, Transport, checked, refused
+from .base import (
+    NO_WEBSOCKET,
+    Acceptor,
+    Handshake,
+    Page,
+    Pages,
+    Refusal,
+    Transport,
+    checked,
+    merged,
+    refused,
+)
 from .lane import library_logger
 from .stream import StreamTransport, read_buffer
 
@@ -40,7 +51,7 @@ _HEAD_END = b"\r\n\r\n"
 _REFUSALS = {
     400: "This is no valid WebSocket handshake.",
     405: "A WebSocket handshake is a GET request.",
-    426: "This is a WebSocket server: connect with a WebSocket client.",
+    426: NO_WEBSOCKET.text,
     431: "The request is too large.",
     505: "A WebSocket handshake is an HTTP/1.1 request.",
 }
@@ -130,7 +141,7 @@ class _Upgrade(asyncio.BufferedProtocol):
         return Handshake(
             path=path,
             query_string=query_string,
-            headers=_merged(request.headers),
+            headers=merged(request.headers),
             remote_addr=peer[0] if isinstance(peer, tuple) else None,
             opened=self._opened,
         )
@@ -183,13 +194,6 @@ class _Upgrade(asyncio.BufferedProtocol):
             self._stream.write_eof()
         else:
             self._stream.close()
-
-
-def _merged(headers: Headers) -> Headers:
-    """One value for each name (RFC 9110 section 5.3, for cookies RFC 6265 section 5.4)."""
-    return Headers(
-        (name, ("; " if name == "cookie" else ", ").join(headers.get_all(name))) for name in headers
-    )
 
 
 class Listener:

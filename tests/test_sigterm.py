@@ -1,0 +1,165 @@
+"""A deploy's SIGTERM: devices are sent away before the web server closes their connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from programs import environment
+from support import real_time
+from webservers import bound
+
+from wse import ConnectionFailed, WseClient, WseServer
+
+APPLICATION = """
+import asyncio
+import os
+from fastapi import FastAPI
+from starlette.routing import WebSocketRoute
+from wse import WseServer
+
+server = WseServer(lambda attempt: attempt.accept(attempt.identity))
+app = FastAPI(lifespan=server.lifespan if "LIFESPAN" in os.environ else None)
+app.router.routes.append(WebSocketRoute("/ws", server.asgi(drain=30)))
+gate = asyncio.Event()
+
+@server.register("wait")
+async def wait(conn, payload):
+    conn.send("waiting")
+    await gate.wait()
+    return "done"
+
+@server.channel.on("go on")
+def go_on(conn, payload):
+    gate.set()
+"""
+
+PROGRAMS = {
+    "uvicorn": ("-m", "uvicorn", "app:app", "--log-level", "warning", "--port"),
+    "granian": ("-m", "granian", "--interface", "asgi", "app:app", "--no-log", "--port"),
+    "hypercorn": ("-m", "hypercorn", "app:app", "--graceful-timeout", "1", "--bind"),
+}
+CLOSING = (1012, "wse.server-closing")
+
+
+class Guest:
+    """A device, and how it was sent away."""
+
+    def __init__(self, url: str) -> None:
+        self.client = WseClient(url, reconnect=True)
+        self.end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self.client.when.closed(self.closed)
+        self.waiting = asyncio.Event()
+        self.client.channel.on("waiting", lambda _: self.waiting.set())
+
+    async def connect(self, cid: str) -> None:
+        """It may have to wait for the web server to be up."""
+        await self.client.connect(cid)
+        self.client.reconnect = False
+
+    def closed(self, code: int, reason: str) -> None:
+        if not self.end.done():
+            self.end.set_result((int(code), reason))
+
+
+async def come_and_go(url: str) -> None:
+    """Until nobody is let in any more."""
+    while True:
+        async with WseClient(url) as client:
+            await client.connect("carol")
+
+
+@asynccontextmanager
+async def deployed(
+    name: str, directory: Path, **env: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A web server with the application, and its URL."""
+    (directory / "app.py").write_text(APPLICATION, encoding="utf-8")
+    with bound() as sock:
+        port = sock.getsockname()[1]
+    where = f"127.0.0.1:{port}" if name == "hypercorn" else str(port)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *PROGRAMS[name],
+        where,
+        cwd=directory,
+        env={**environment(), **env},
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process, f"ws://127.0.0.1:{port}/ws"
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+@pytest.mark.parametrize("lifespan", [True, False])
+@pytest.mark.parametrize("name", ["uvicorn", "granian"])
+@real_time
+async def test_calls_under_way_end_before_their_device_goes(
+    name: str, lifespan: bool, tmp_path: Path
+) -> None:
+    env = {"LIFESPAN": "yes"} if lifespan else {}
+    async with deployed(name, tmp_path, **env) as (process, url):
+        caller, other = Guest(url), Guest(url)
+        await caller.connect("alice")
+        await other.connect("bob")
+        calling = asyncio.create_task(caller.client.call("wait"))
+        await caller.waiting.wait()
+        process.send_signal(signal.SIGTERM)
+        # Alice's turn to go is now and Bob's in fifteen seconds, but she has a call under way.
+        with pytest.raises(ConnectionFailed, match=r"503|wse\.server-closing"):
+            await come_and_go(url)
+        other.client.send("go on")
+        assert await calling == "done"
+        assert await caller.end == CLOSING
+        process.send_signal(signal.SIGTERM)
+        assert await other.end in (CLOSING, (1012, ""), (1006, ""))
+        await process.wait()
+
+
+@real_time
+async def test_hypercorn_says_goodbye_in_the_end(tmp_path: Path) -> None:
+    async with deployed("hypercorn", tmp_path) as (process, url):
+        guest = Guest(url)
+        await guest.connect("alice")
+        process.send_signal(signal.SIGTERM)
+        assert await guest.end == CLOSING
+        await process.wait()
+
+
+@pytest.fixture
+def told_of_nothing() -> Iterator[None]:
+    """A process that SIGTERM kills."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("told_of_nothing")
+@real_time
+async def test_who_is_told_of_nothing_is_left_alone() -> None:
+    server = WseServer(lambda attempt: attempt.refuse())
+    async with server.lifespan():
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("told_of_nothing")
+@real_time
+async def test_a_loop_in_another_thread_leaves_signals_alone() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def live() -> None:
+        async with WseServer(lambda attempt: attempt.refuse()).lifespan():
+            assert signal.getsignal(signal.SIGTERM) is before
+
+    await asyncio.to_thread(asyncio.run, live())
