@@ -14,6 +14,9 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     wiretap.start(Path(folder.name, "leaks"))
+
+
+def pytest_runtest_setup() -> None:
     wiretap.start_log()
 
 

@@ -190,8 +190,11 @@ def _close(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def start_log() -> None:
-    """Listen to what is logged in this process."""
-    logging.getLogger().addHandler(_Log())
+    """Listen to what is logged in this process.
+
+    Frameworks that set up logging anew take every handler off: call it again before each test.
+    """
+    logging.getLogger().addHandler(_log)
     logging.getLogger("wse").setLevel(logging.DEBUG)
 
 
@@ -205,6 +208,7 @@ class _Log(logging.Handler):
                 _note(f"{record.name} logged {private!r}")
 
 
+_log = _Log()
 _private = re.compile(rf"{TOKEN}|\b(alice|bob)\b", re.IGNORECASE)
 
 
