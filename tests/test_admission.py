@@ -42,6 +42,7 @@ def test_pages_of_the_own_host_and_what_is_no_page_may_connect(
         ("null", "app.example.com"),
         ("", "app.example.com"),
         ("https://", "app.example.com"),
+        ("http://none", None),
         ("https://app.example.com:99999", "app.example.com"),
         ("file://app.example.com", "app.example.com"),
         ("app.example.com", "app.example.com"),
@@ -69,7 +70,32 @@ def test_listed_origins_may_connect_from_anywhere(allowed: str, origin: str, ans
 
 
 @pytest.mark.parametrize(
-    "origin", ["app.example.com", "https://", "https://a/path", "", "https://a:x"]
+    ("origin", "answer"),
+    [
+        ("http://localhost:5173", True),
+        ("https://app.localhost", True),
+        ("http://127.0.0.1:3000", True),
+        ("http://[::1]:3000", True),
+        ("http://localhost.evil.example", False),
+        ("http://evil-localhost", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://192.168.1.5:5173", False),
+        ("null", False),
+    ],
+)
+def test_while_developing_pages_of_localhost_may_connect(origin: str, answer: bool) -> None:
+    origins = Origins()
+    assert not origins.allow(origin, "localhost:4200")
+    origins.localhost = True
+    assert origins.allow(origin, "localhost:4200") is answer
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *["app.example.com", "https://", "https://a/path", "", "https://a:x"],
+        *["https://*.example.com", "https://a ", "https://a,https://b c"],
+    ],
 )
 def test_what_is_no_origin_cannot_be_listed(origin: str) -> None:
     with pytest.raises(ValueError, match="origin"):

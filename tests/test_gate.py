@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from wse import ConnectionFailed, Limits, NotAuthorized, Proxies, WseServer, testing
@@ -36,3 +38,23 @@ async def test_a_stranger_counts_for_its_address_until_it_is_gone() -> None:
         for _ in range(3):
             with pytest.raises(NotAuthorized):
                 await network.connect("alice", remote_addr="192.0.2.1")
+
+
+@testing.virtual_time
+async def test_the_log_names_a_refused_page_once_and_no_nonsense(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def come(origin: str) -> None:
+        with contextlib.suppress(ConnectionFailed):
+            await network.connect("alice", headers={"Host": "a.example", "Origin": origin})
+
+    async with testing.Network(WseServer(lambda attempt: attempt.refuse())) as network:
+        for _ in range(3):
+            await come("https://app.example")
+        await come("https://app.example/'] is fine, says the server")
+        assert [record.getMessage() for record in caplog.records] == [
+            "refused a page; to allow it: origins=['https://app.example']"
+        ]
+        for number in range(200):
+            await come(f"https://{number}.example")
+    assert len(caplog.records) == 100

@@ -17,7 +17,7 @@ from programs import Program, program
 from prometheus_client.parser import text_string_to_metric_families
 from support import real_time
 
-from wse import CallDisconnected, WseClient, WseServer
+from wse import CallDisconnected, ConnectError, WseClient, WseServer
 from wse.cli import serving as commands
 from wse.transports import tcp
 
@@ -109,6 +109,20 @@ async def test_health_is_told_where_devices_come_in(tmp_path: Path) -> None:
     async with served(tmp_path) as (_, address):
         assert await get(f"http://{address}/healthz") == (200, "ok\n")
         assert (await get(f"http://{address}/metrics"))[0] == 426
+
+
+@real_time
+async def test_while_developing_a_page_of_another_port_may_connect(tmp_path: Path) -> None:
+    headers = {"Origin": "http://localhost:5173"}
+    async with served(tmp_path) as (_, address):
+        with pytest.raises(ConnectError) as refused:
+            await WseClient(f"ws://{address}/", headers=headers).connect("alice")
+        assert refused.value.details["status"] == 403
+    async with (
+        served(tmp_path, "--dev") as (_, address),
+        WseClient(f"ws://{address}/", headers=headers) as client,
+    ):
+        await client.connect("alice")
 
 
 @real_time

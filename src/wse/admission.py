@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
-__all__ = ["Addresses", "Origins", "Proxies"]
+__all__ = ["Addresses", "Origins", "Proxies", "is_origin"]
 
-_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@]+", re.IGNORECASE)
+_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+", re.IGNORECASE)
+_localhost = re.compile(r"(.+\.)?localhost|127(\.\d{1,3}){3}|::1")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -33,11 +34,12 @@ class Origins:
         if isinstance(allowed, str):
             raise TypeError("origins takes a list of origins, not one text")
         self._allowed = frozenset(allowed)
-        for origin in self._allowed - {"*", "null"}:
-            web = origin.startswith(("http:", "https:"))
-            if not _origin.fullmatch(origin) or (web and _address(origin) is None):
+        for origin in self._allowed - {"*"}:
+            if not is_origin(origin):
                 raise ValueError(f"no origin, such as https://app.example.com: {origin!r}")
         self._addresses = {_address(origin) for origin in self._allowed} - {None}
+        self.localhost = False
+        """Whether the pages of localhost may connect too, whatever their port."""
 
     def allow(self, origin: str | None, host: str | None) -> bool:
         """Whether a handshake with these headers may go on.
@@ -52,10 +54,18 @@ class Origins:
         if address is None:
             return False
         scheme, name, port = address
-        if address in self._addresses:
+        if address in self._addresses or (self.localhost and _localhost.fullmatch(name)):
             return True
-        own = _address(f"{scheme}://{host}")
+        own = _address(f"{scheme}://{host or ''}")
         return own is not None and own[1:] == (name, port)
+
+
+def is_origin(text: str) -> bool:
+    """Whether an Origin header may say this (RFC 6454 section 6.1)."""
+    web = text.startswith(("http:", "https:"))
+    return text == "null" or (
+        _origin.fullmatch(text) is not None and not (web and _address(text) is None)
+    )
 
 
 def _address(origin: str) -> tuple[str, str, int] | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic
 
-from .admission import Addresses, Origins, Proxies
+from .admission import Addresses, Origins, Proxies, is_origin
 from .codes import Reason
 from .connection import S, ServerHub, WseConnection
 from .transports.base import Handshake, Refusal, Transport
@@ -17,6 +17,8 @@ from .transports.base import Handshake, Refusal, Transport
 __all__ = ["Gate"]
 
 logger = logging.getLogger("wse.server")
+
+_MOST_NAMED = 100
 
 
 class Gate(Generic[S]):
@@ -45,7 +47,9 @@ class Gate(Generic[S]):
         self._protocols = {protocol.name: protocol for protocol in hub.protocols}
         if len(self._protocols) < len(hub.protocols):
             raise ValueError("two protocols have the same name")
-        self._origins = Origins(origins)
+        self.origins = Origins(origins)
+        """The pages that may connect."""
+        self._named: set[str] = set()
         self._proxies = proxies
         self._shut = 0
 
@@ -77,8 +81,8 @@ class Gate(Generic[S]):
         if self._shut:
             return self._refuse("closing", 503, "The server is closing.", retry_after=1)
         origin = handshake.headers.get("origin")
-        if not self._origins.allow(origin, handshake.headers.get("host")):
-            logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
+        if not self.origins.allow(origin, handshake.headers.get("host")):
+            self._name(origin or "")
             return self._refuse("origin", 403, "This origin may not connect.")
         wait = math.ceil(self.limits.authentication_timeout)
         if len(self.strangers) >= self.limits.max_strangers:
@@ -89,6 +93,12 @@ class Gate(Generic[S]):
             logger.info("refused a connection: %s has as many as it may", peer)
             return self._refuse("address", 429, "Too many from one address.", retry_after=wait)
         return None
+
+    def _name(self, origin: str) -> None:
+        """Tell how to allow a page that is refused, once for each of the first hundred."""
+        if origin not in self._named and len(self._named) < _MOST_NAMED and is_origin(origin):
+            self._named.add(origin)
+            logger.warning("refused a page; to allow it: origins=[%.200r]", origin)
 
     def _refuse(
         self, cause: str, status: int, text: str, *, retry_after: int | None = None

@@ -92,6 +92,7 @@ def demo(port: int, once: bool) -> None:
     show_default=True,
     help="Time over which SIGTERM sends devices away.",
 )
+@click.option("--dev", is_flag=True, help="Let pages of localhost connect, whatever their port.")
 @click.option("--metrics-port", type=PORT, help="Serve figures for Prometheus there, at /metrics.")
 @click.option(
     "--metrics-host", default="127.0.0.1", show_default=True, help="The address to bind for that."
@@ -112,6 +113,7 @@ def serve(
     tls_key: str | None,
     compression: bool,
     drain: float,
+    dev: bool,
     metrics_port: int | None,
     metrics_host: str,
     log_level: str,
@@ -127,6 +129,8 @@ def serve(
     if unix is not None and (host is not None or port is not None):
         raise click.UsageError("--unix stands instead of --host and --port")
     server = load(target)
+    if dev:
+        server.acceptor.origins.localhost = True
     context = serving(
         server,
         "127.0.0.1" if host is None else host,
