@@ -21,7 +21,7 @@ from support import SECRET
 from wse import Attempt, WseServer
 from wse.cli import cast, demo, main, story
 
-COMMAND = [sys.executable, "-m", "wse", "demo"]
+COMMAND = [sys.executable, "-m", "wse", "demo", "--terminal"]
 
 FACTS = """
 1 Users and devices
@@ -233,7 +233,7 @@ def test_the_story_fails_when_the_library_does(
 ) -> None:
     sabotage(monkeypatch)
     monkeypatch.setattr(story, "PATIENCE", 1.0)
-    result = CliRunner().invoke(main, ["demo", "--once", "--port", "0"])
+    result = CliRunner().invoke(main, ["demo", "--terminal", "--once", "--port", "0"])
     assert result.exit_code == 1
     error = result.output.rstrip("\n").rpartition("\n")[2]
     assert error.startswith("Error: The demo failed: ")

@@ -17,6 +17,7 @@ from .. import runner
 from ..auth import hmac_solver
 from ..errors import ConnectError, WseError
 from .demo import play
+from .meeting import meet
 from .serving import load, serving, tls_context
 from .story import StoryFailed
 from .talk import TYPED, Talk, connect_error
@@ -58,15 +59,20 @@ def _run(work: Coroutine[Any, Any, T]) -> T | None:
 
 
 @main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to bind.")
 @click.option("--port", type=PORT, default=4200, show_default=True, help="A free one if taken.")
-@click.option("--once", is_flag=True, envvar="ONCE", show_envvar=True, help="End after the story.")
-def demo(port: int, once: bool) -> None:
-    """Tell the story of a server and its users, then stay up to talk to.
+@click.option("--terminal", is_flag=True, help="Tell a story in the terminal instead.")
+@click.option("--once", is_flag=True, envvar="ONCE", show_envvar=True, help="That, and then end.")
+def demo(host: str, port: int, terminal: bool, once: bool) -> None:
+    """Serve a page on which people with several devices meet, until Ctrl-C.
 
-    Ctrl-C ends it.
+    With --terminal, tell the story of a server and its users, then stay up to talk to.
     """
     try:
-        _run(play(Terminal(), port=port, once=once))
+        if terminal or once:
+            _run(play(Terminal(), port=port, once=once))
+        else:
+            _run(meet(Terminal(), host, port))
     except (StoryFailed, WseError) as error:
         raise click.ClickException(f"The demo failed: {error}") from error
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import shlex
 import shutil
 import sys
@@ -13,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ..server import WseServer
-from ..transports.tcp import Listener
 from .cast import COLOURS, KEYS, TOKENS, Cable, Device, House
+from .serving import enter_listening
 from .story import ANYTHING, Story, noticed, sent
 
 __all__ = ["play"]
@@ -210,7 +209,7 @@ async def play(console: Console, *, port: int = 4200, once: bool = False) -> Non
     story = Story(console, COLOURS)
     house = House(story)
     async with AsyncExitStack() as stack:
-        listener = await _listen(stack, house.server, port)
+        listener = await enter_listening(stack, house.server, port=port)
         url = f"ws://127.0.0.1:{listener.port}"
         if port not in (0, listener.port):
             console.print(f"Port {port} is taken, so the server takes a free one.")
@@ -229,15 +228,6 @@ async def play(console: Console, *, port: int = 4200, once: bool = False) -> Non
             house.doors.set()
             _invite(console, story, url)
             await asyncio.Event().wait()
-
-
-async def _listen(stack: AsyncExitStack, server: WseServer, port: int) -> Listener:
-    try:
-        return await stack.enter_async_context(server.listen(port=port))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return await stack.enter_async_context(server.listen(port=0))
 
 
 def _invite(console: Console, story: Story, url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import ssl
@@ -18,10 +19,10 @@ import click
 from ..limits import Limits
 from ..server import WseServer
 from ..transports.base import Handshake, Page, Refusal, Transport
-from ..transports.tcp import listen
+from ..transports.tcp import Listener, listen
 from .terminal import os_error
 
-__all__ = ["load", "serving", "tls_context"]
+__all__ = ["enter_listening", "load", "serving", "tls_context"]
 
 logger = logging.getLogger("wse.cli")
 
@@ -63,6 +64,22 @@ async def serving(
         else:
             click.echo(f"Listening on {'wss' if tls else 'ws'}://{_named(host)}:{listener.port}")
         yield
+
+
+async def enter_listening(
+    stack: AsyncExitStack, server: WseServer[Any], **options: Any
+) -> Listener:
+    """Listen; on a free port where the one that is wanted is taken.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    try:
+        return await stack.enter_async_context(server.listen(**options))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return await stack.enter_async_context(server.listen(**{**options, "port": 0}))
 
 
 @contextmanager
