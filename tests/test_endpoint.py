@@ -169,6 +169,37 @@ async def test_an_ignored_event_whose_payload_cannot_be_read_is_an_error() -> No
     assert raw.closed is None
 
 
+class Glass(WseJSON):
+    """Tells which payloads were decoded as plain data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoded: list[bytes] = []
+
+    def decoder(self, kind: Any) -> Callable[[Any], Any]:
+        decode = super().decoder(kind)
+
+        def decode_and_tell(payload: Any) -> Any:
+            if kind is Any:
+                self.decoded.append(bytes(payload))
+            return decode(payload)
+
+        return decode_and_tell
+
+
+@testing.virtual_time
+async def test_what_nobody_waits_for_or_listens_to_is_not_decoded() -> None:
+    glass = Glass()
+    server = make_server(protocols=[glass])
+    raw = await welcomed(server)
+    glass.decoded.clear()
+    await raw.ask(["nobody", [1]], ["~wse:response", [2], "x"], [OLD, [3], {"success": True}])
+    assert glass.decoded == []
+    server.when.ignored(lambda *_: None)
+    await raw.ask(["nobody", [4]])
+    assert glass.decoded == [b"[4]"]
+
+
 @testing.virtual_time
 async def test_a_payload_that_does_not_fit_is_reported_and_the_connection_stays(
     caplog: pytest.LogCaptureFixture,

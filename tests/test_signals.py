@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from support import SECRET
 
-from wse import testing
+from wse import Limits, testing
 from wse.signals import Emitter, Signal
 
 logger = logging.getLogger("test.signals")
 
 
 def emitter() -> Emitter:
-    return Emitter(logger, 1000)
+    return Emitter(logger, Limits())
 
 
 def signal(*, remembered: bool = False) -> Signal[[int]]:
@@ -434,34 +434,65 @@ def test_what_is_emitted_together_by_a_handler_follows_the_event_at_hand() -> No
     assert heard == ["a 1", "b 1", "a 2", "b 2"]
 
 
-@testing.virtual_time
-async def test_async_handlers_of_what_peers_cause_are_bounded(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    both = emitter()
-    ignored: Signal[[int]] = Signal(both, "ignored", "(number)")
-    joined: Signal[[int]] = Signal(both, "joined", "(number)")
-    started: list[int] = []
+# -- bounds ----------------------------------------------------------------------------------------
 
-    async def slow(number: int) -> None:
-        started.append(number)
+
+class Crowd:
+    """A signal that peers can cause, and an async handler of it that stays at work."""
+
+    def __init__(self, **limits: int) -> None:
+        self.emitter = Emitter(logger, Limits(**limits))
+        self.ignored: Signal[[str, int]] = Signal(
+            self.emitter, "ignored", "(peer, number)", peer_of=lambda peer, _: peer
+        )
+        self.ignored(self._stay)
+        self.at_work: list[tuple[str, int]] = []
+
+    async def _stay(self, peer: str, number: int) -> None:
+        self.at_work.append((peer, number))
         await asyncio.sleep(10)
 
-    ignored(slow)
-    joined(slow)
-    for number in range(1500):
-        ignored.emit(number)
-    await testing.settle()
-    assert started == list(range(1000))
-    assert "one is left out" in caplog.text
-    joined.emit(-1)
-    await testing.settle()
-    assert started[-1] == -1
+    async def emit(self, peer: str, times: int) -> int:
+        """How many handlers have started of so many."""
+        before = len(self.at_work)
+        for number in range(times):
+            self.ignored.emit(peer, number)
+        await testing.settle()
+        return len(self.at_work) - before
+
+
+@testing.virtual_time
+async def test_async_handlers_of_what_one_peer_causes_are_bounded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    crowd = Crowd(max_handlers=3)
+    assert await crowd.emit("evil", 50) == 3
+    assert await crowd.emit("honest", 1) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "too many handlers of ignored at work, some are left out"
+    ]
     await testing.pass_time(11)
-    assert both.tasks == set()
-    ignored.emit(7)
+    assert crowd.emitter.tasks == set()
+    assert await crowd.emit("evil", 50) == 3
+    assert len(caplog.records) == 2
+    await testing.pass_time(11)
+
+
+@testing.virtual_time
+async def test_those_of_what_all_peers_cause_are_bounded_and_no_others_count() -> None:
+    crowd = Crowd(max_event_handlers=5)
+    joined: Signal[[str, int]] = Signal(crowd.emitter, "joined", "(peer, number)")
+    joined(crowd._stay)
+    for number in range(100):
+        joined.emit("anybody", number)
     await testing.settle()
-    assert started[-1] == 7
+    assert len(crowd.at_work) == 100
+    started = [await crowd.emit(str(peer), 2) for peer in range(4)]
+    assert started == [2, 2, 1, 0]
+    joined.emit("anybody", 100)
+    await testing.settle()
+    assert crowd.at_work[-1] == ("anybody", 100)
+    await testing.pass_time(11)
 
 
 @pytest.mark.parametrize("handler", [lambda: None, lambda *, number: number, "no function"])
@@ -471,29 +502,6 @@ def test_a_handler_that_cannot_take_the_event_is_refused(handler: Any) -> None:
         one(handler)
     with pytest.raises(TypeError, match=r"\(number\)|callable"):
         one.once(handler)
-
-
-@testing.virtual_time
-async def test_handlers_of_other_events_do_not_count_for_that_bound() -> None:
-    both = emitter()
-    joined: Signal[[int]] = Signal(both, "joined", "(number)")
-    ignored: Signal[[int]] = Signal(both, "ignored", "(number)")
-    heard: list[int] = []
-
-    @joined
-    async def stay(_: int) -> None:
-        await asyncio.sleep(10)
-
-    @ignored
-    async def note(number: int) -> None:
-        heard.append(number)
-
-    for number in range(1200):
-        joined.emit(number)
-    ignored.emit(1)
-    await testing.settle()
-    assert heard == [1]
-    await testing.pass_time(11)
 
 
 def test_a_handler_that_raises_cancelled_error_breaks_nothing() -> None:

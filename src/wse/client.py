@@ -89,7 +89,7 @@ class WseClient:
         """Offer a procedure: `@client.register("ping")`; see `Procedures.register`."""
         self.unregister = self.procedures.unregister
         """Offer it no longer."""
-        self._emitter = Emitter(logger, limits.max_event_handlers)
+        self._emitter = Emitter(logger, limits)
         self._emitter.failed = self._handler_failed
         self.when = ClientSignals(self._emitter)
         """What happens: `@client.when.ready`."""
@@ -114,7 +114,7 @@ class WseClient:
         """Take in a module's own `Channel(takes=1)` and `Procedures(takes=1)`."""
         self._hub.welcomed = self._welcomed
         self._hub.ended = self._lost
-        self._hub.report_ignored = self.when.ignored.emit
+        self._hub.ignored = self.when.ignored
         self._hub.report_error = self.when.error.emit
         self._changed = asyncio.Event()
         self._identity: Any = None

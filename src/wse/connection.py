@@ -25,6 +25,7 @@ from .outbox import Parcel
 from .protocol import Protocol, decode_checked
 from .rates import Bucket, UserRates
 from .session import METERED, SERVER, Action, Stage
+from .signals import Signal
 from .transports.base import Handshake, Transport
 from .workers import warn_of_workers
 
@@ -55,7 +56,7 @@ class ServerHub(Hub):
     """A device is accepted as one of this user's."""
     unseat: Callable[[WseConnection[Any], int, str], None]
     """A device has ended, seated or not."""
-    report_ignored: Callable[[WseConnection[Any], str, Any], None]
+    ignored: Signal[[WseConnection[Any], str, Any]]
     report_error: Callable[[WseError, WseConnection[Any]], None]
 
     def bind(self) -> asyncio.AbstractEventLoop:
@@ -372,7 +373,7 @@ class WseConnection(Endpoint, Generic[S]):
     # -- what the server hears ---------------------------------------------------------------
 
     def _report_ignored(self, type: str, payload: Any) -> None:
-        self._server.report_ignored(self, type, payload)
+        self._server.ignored.emit(self, type, payload)
 
     def _report_error(self, error: WseError) -> None:
         self._server.report_error(error, self)

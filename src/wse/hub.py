@@ -12,6 +12,7 @@ from .channel import Channel
 from .limits import Limits
 from .outbox import Flusher
 from .procedures import Procedures
+from .signals import Signal
 from .stats import Counts
 
 __all__ = ["Hub"]
@@ -37,6 +38,7 @@ class Hub:
         self.counts = Counts()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.flusher: Flusher
+        self.ignored: Signal[...]
         self.tasks: set[asyncio.Task[Any]] = set()
         """What is at work for connections, also for those that have ended."""
         self._thread = 0

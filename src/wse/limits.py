@@ -52,7 +52,7 @@ class Limits:
     """The same in bytes."""
     max_event_handlers: int = 1000
     """Asynchronous handlers of `ignored` and `error`, which any message may cause, at work at once
-    in the whole server; above it, further ones are left out."""
+    in the whole server, and `max_handlers` for one connection; further ones are left out."""
     messages_per_second: float | None = None
     """Messages from one connection; more close with `wse.rate-limit`. Answers to calls are free."""
     user_messages_per_second: float | None = None

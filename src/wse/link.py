@@ -22,6 +22,7 @@ from .hub import Hub
 from .messages import Challenge, Message, Welcome
 from .protocol import Protocol, decode_checked
 from .session import CLIENT, Action, Stage
+from .signals import Signal
 from .transports.base import Transport
 
 __all__ = ["ClientHub", "Link"]
@@ -36,7 +37,7 @@ class ClientHub(Hub):
     """The server accepted, with this welcome."""
     ended: Callable[[Link, int, str], None]
     """A connection has ended."""
-    report_ignored: Callable[[str, Any], None]
+    ignored: Signal[[str, Any]]
     report_error: Callable[[WseError], None]
 
 
@@ -160,7 +161,7 @@ class Link(Endpoint):
         self._client.ended(self, code, reason)
 
     def _report_ignored(self, type: str, payload: Any) -> None:
-        self._client.report_ignored(type, payload)
+        self._client.ignored.emit(type, payload)
 
     def _report_error(self, error: WseError) -> None:
         self._client.report_error(error)

@@ -96,7 +96,7 @@ class WseServer(Generic[S]):
         """Offer it no longer."""
         self.clients: Registry[S] = Registry(conn_per_user)
         """The users that are here, by cid."""
-        self._emitter = Emitter(logger, limits.max_event_handlers)
+        self._emitter = Emitter(logger, limits)
         self._emitter.failed = self._handler_failed
         self.when: ServerSignals[S] = ServerSignals(self._emitter)
         """What happens: `@server.when.joined`."""
@@ -118,7 +118,7 @@ class WseServer(Generic[S]):
         self._farewell = Farewell(lambda seconds: self.close(drain=seconds))
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
-        self._hub.report_ignored = self.when.ignored.emit
+        self._hub.ignored = self.when.ignored
         self._hub.report_error = self.when.error.emit
         self.acceptor: Gate[S] = Gate(self._hub, origins, proxies)
         """Takes the connections that carriers have opened."""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .handler import check_takes, is_awaitable, start_task
+from .limits import Limits
 
 __all__ = ["Emitter", "Signal"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-_BY_PEERS = frozenset({"ignored", "error"})
-"""What any message of a peer can cause."""
 
 
 class Emitter:
@@ -28,20 +25,24 @@ class Emitter:
     order. What a handler raises goes to `failed`; asynchronous ones run as tasks held here.
     """
 
-    def __init__(self, logger: logging.Logger, max_handlers: int) -> None:
+    def __init__(self, logger: logging.Logger, limits: Limits) -> None:
         self.logger = logger
-        self._max_handlers = max_handlers
+        self._limits = limits
         self.failed: Callable[[str, BaseException], None] = _nobody_cares
         self.tasks: set[asyncio.Task[Any]] = set()
-        self._by_peers: set[asyncio.Task[Any]] = set()
-        self._waiting: deque[tuple[str, Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._by_peers: Counter[object] = Counter()
+        self._left_out = False
+        self._waiting: deque[tuple[Signal[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
         self._busy = False
 
     def tell(
-        self, name: str, handlers: tuple[Callable[..., Any], ...], args: tuple[Any, ...]
+        self,
+        signal: Signal[Any],
+        handlers: tuple[Callable[..., Any], ...],
+        args: tuple[Any, ...],
     ) -> None:
         """Call the handlers, now or after the event at hand."""
-        self._waiting.extend((name, handler, args) for handler in handlers)
+        self._waiting.extend((signal, handler, args) for handler in handlers)
         if not self._busy:
             self._tell_waiting()
 
@@ -56,15 +57,6 @@ class Emitter:
         if not busy:
             self._tell_waiting()
 
-    def hold(self, name: str, coroutine: Any) -> None:
-        """Run a handler's coroutine as a task."""
-        task = start_task(asyncio.get_running_loop(), self._guard(name, coroutine))
-        if task.done():
-            return
-        for held in (self.tasks, self._by_peers) if name in _BY_PEERS else (self.tasks,):
-            held.add(task)
-            task.add_done_callback(held.discard)
-
     def _tell_waiting(self) -> None:
         self._busy = True
         try:
@@ -73,20 +65,46 @@ class Emitter:
         finally:
             self._busy = False
 
-    def _run(self, name: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _run(self, signal: Signal[Any], handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             outcome = handler(*args)
         except (Exception, asyncio.CancelledError) as error:
-            self._report(name, error)
-        else:
-            if not is_awaitable(outcome):
-                return
-            if name in _BY_PEERS and len(self._by_peers) >= self._max_handlers:
-                self.logger.warning("too many handlers of %s at work, one is left out", name)
-                if isinstance(outcome, Coroutine):
-                    outcome.close()
-                return
-            self.hold(name, outcome)
+            self._report(signal.name, error)
+            return
+        if not is_awaitable(outcome):
+            return
+        peer = None if signal.peer_of is None else (signal.peer_of(*args),)
+        if self._may_start(signal.name, peer):
+            self._start(signal.name, outcome, peer)
+        elif isinstance(outcome, Coroutine):
+            outcome.close()
+
+    def _may_start(self, name: str, peer: tuple[object] | None) -> bool:
+        if peer is None or (
+            self._by_peers[peer] < self._limits.max_handlers
+            and self._by_peers.total() < self._limits.max_event_handlers
+        ):
+            return True
+        if not self._left_out:
+            self._left_out = True
+            self.logger.warning("too many handlers of %s at work, some are left out", name)
+        return False
+
+    def _start(self, name: str, coroutine: Any, peer: tuple[object] | None) -> None:
+        task = start_task(asyncio.get_running_loop(), self._guard(name, coroutine))
+        if task.done():
+            return
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        if peer is not None:
+            self._by_peers[peer] += 1
+            task.add_done_callback(lambda _: self._ended(peer))
+
+    def _ended(self, peer: tuple[object]) -> None:
+        self._by_peers[peer] -= 1
+        if not self._by_peers[peer]:
+            del self._by_peers[peer]
+        self._left_out = self._left_out and bool(self._by_peers)
 
     async def _guard(self, name: str, coroutine: Any) -> None:
         try:
@@ -112,20 +130,34 @@ class Signal(Generic[P]):
         name: For logs and `repr`.
         wants: The arguments of its handlers, such as `(conn, code, reason)`.
         remembered: Whether a handler added later is called at once with the last event.
+        peer_of: Whose message causes it, by its arguments. Any message may: so many asynchronous
+            handlers at work for one peer, and for all, and further ones are left out.
     """
 
     def __init__(
-        self, emitter: Emitter, name: str, wants: str, *, remembered: bool = False
+        self,
+        emitter: Emitter,
+        name: str,
+        wants: str,
+        *,
+        remembered: bool = False,
+        peer_of: Callable[P, object] | None = None,
     ) -> None:
         self.name = name
         self._emitter = emitter
         self._wants = wants
         self._remembered = remembered
+        self.peer_of = peer_of
         self._last: tuple[Any, ...] | None = None
         self._handlers: tuple[tuple[Callable[..., Any], bool], ...] = ()
 
     def __repr__(self) -> str:
         return f"<Signal {self.name}>"
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._handlers)
 
     def __call__(self, handler: Callable[P, R]) -> Callable[P, R]:
         """Call `handler`, plain or async, for every such event.
@@ -136,7 +168,7 @@ class Signal(Generic[P]):
         check_takes(handler, self._wants)
         self._handlers = (*self._handlers, (handler, False))
         if self._last is not None:
-            self._emitter.tell(self.name, (handler,), self._last)
+            self._emitter.tell(self, (handler,), self._last)
         return handler
 
     def once(self, handler: Callable[P, R]) -> Callable[P, R]:
@@ -147,7 +179,7 @@ class Signal(Generic[P]):
         """
         check_takes(handler, self._wants)
         if self._last is not None:
-            self._emitter.tell(self.name, (handler,), self._last)
+            self._emitter.tell(self, (handler,), self._last)
         else:
             self._handlers = (*self._handlers, (handler, True))
         return handler
@@ -163,4 +195,4 @@ class Signal(Generic[P]):
         told = self._handlers
         if told:
             self._handlers = tuple(one for one in told if not one[1])
-            self._emitter.tell(self.name, tuple(handler for handler, _ in told), args)
+            self._emitter.tell(self, tuple(handler for handler, _ in told), args)

@@ -13,6 +13,10 @@ from .signals import Emitter, Signal
 __all__ = ["ClientSignals", "ServerSignals"]
 
 
+def _the_server(*_: Any) -> str:
+    return "the server"
+
+
 class ServerSignals(Generic[S]):
     """What happens at a server. Call or decorate with one to listen; `off` stops it."""
 
@@ -30,11 +34,11 @@ class ServerSignals(Generic[S]):
         )
         """`(conn, code, reason)`: a device has gone; once for each `connected`."""
         self.ignored: Signal[[WseConnection[S], str, Any]] = Signal(
-            emitter, "ignored", "(conn, type, payload)"
+            emitter, "ignored", "(conn, type, payload)", peer_of=lambda conn, *_: conn
         )
         """`(conn, type, payload)`: a message that nobody handles."""
         self.error: Signal[[WseError, WseConnection[S] | None]] = Signal(
-            emitter, "error", "(error, conn)"
+            emitter, "error", "(error, conn)", peer_of=lambda _, conn: conn
         )
         """`(error, conn)`: a handler raised, or a peer sent what it may not."""
 
@@ -51,7 +55,9 @@ class ClientSignals:
         """`(code, reason)`: a WebSocket that was open has ended."""
         self.updated: Signal[[Status]] = Signal(emitter, "updated", "(status)", remembered=True)
         """`(status)`: `client.status` changed. Remembered, as `ready` is."""
-        self.ignored: Signal[[str, Any]] = Signal(emitter, "ignored", "(type, payload)")
+        self.ignored: Signal[[str, Any]] = Signal(
+            emitter, "ignored", "(type, payload)", peer_of=_the_server
+        )
         """`(type, payload)`: a message that nobody handles."""
-        self.error: Signal[[WseError]] = Signal(emitter, "error", "(error)")
+        self.error: Signal[[WseError]] = Signal(emitter, "error", "(error)", peer_of=_the_server)
         """`(error)`: a handler raised, the server sent what it may not, or coming back failed."""
