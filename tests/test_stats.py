@@ -147,6 +147,27 @@ def test_ends_are_told_apart_by_what_nobody_makes_up() -> None:
     assert counts.closed == {"wse.slow-consumer": 2, "1006": 1, "1001": 1, "other": 3}
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [
+        (1013, "wse.slow-consumer", "other"),
+        (1000, "wse.not-authorized", "other"),
+        (1000, "wse.by-client", "wse.by-client"),
+        (4000, "jump", "jump"),
+        (1001, "", "1001"),
+    ],
+)
+@testing.virtual_time
+async def test_a_peer_cannot_forge_the_librarys_reasons(code: int, reason: str, told: str) -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        alice = await network.connect("alice")
+        assert alice.client._link is not None
+        alice.client._link._transport.close(code, reason)
+        await testing.settle()
+    assert server.stats().closed == {told: 1}
+
+
 def test_the_page_for_prometheus_is_read_by_its_own_parser() -> None:
     stats = Stats(
         users=1,

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from support import real_time
 
-from wse import WseServer, testing
+from wse import WseServer
 from wse.workers import count_workers
 
 
@@ -31,17 +32,28 @@ def test_what_a_web_server_was_asked_for(
     assert count_workers(environ, argv) == workers
 
 
+@pytest.mark.parametrize("way", ["asgi", "aiohttp_handler"])
 @pytest.mark.parametrize(("asked", "warnings"), [("4", 1), ("1", 0)])
-@testing.virtual_time
-async def test_a_server_warns_once_of_its_siblings(
+def test_a_server_within_a_web_server_warns_of_its_siblings(
+    way: str,
     asked: str,
     warnings: int,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", asked)
-    server = WseServer(lambda attempt: attempt.accept(attempt.identity))
-    async with testing.Network(server) as network:
-        await network.connect("alice")
-        await network.connect("bob")
+    server: WseServer = WseServer(lambda attempt: attempt.refuse())
+    assert not caplog.records
+    getattr(server, way)()
     assert caplog.text.count("one of 4 workers") == warnings
+
+
+@real_time
+async def test_a_server_by_itself_has_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    server: WseServer = WseServer(lambda attempt: attempt.refuse())
+    async with server.listen(port=0):
+        pass
+    assert not caplog.records

@@ -27,7 +27,6 @@ from .rates import Bucket, UserRates
 from .session import METERED, SERVER, Action, Stage
 from .signals import Signal
 from .transports.base import Handshake, Transport
-from .workers import warn_of_workers
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -58,12 +57,6 @@ class ServerHub(Hub):
     """A device has ended, seated or not."""
     ignored: Signal[[WseConnection[Any], str, Any]]
     report_error: Callable[[WseError, WseConnection[Any]], None]
-
-    def bind(self) -> asyncio.AbstractEventLoop:
-        """Belong to the loop that runs."""
-        if self.loop is None:
-            warn_of_workers()
-        return super().bind()
 
     def parcel(self, type: str, payload: Any) -> Parcel:
         """One message for many devices, packed at once for the most preferred protocol.

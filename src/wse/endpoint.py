@@ -127,7 +127,8 @@ class Endpoint:
         elif self.stage is not Stage.CLOSED:
             if failed:
                 self._report_error(ConnectionBroken({"code": code, "reason": reason}))
-            self._leave(code, reason)
+            by_peer = not failed and code != CloseCode.ABNORMAL
+            self._leave(code, reason, by_peer=by_peer)
 
     def _deliver(self, message: Message, size: int) -> None:
         match message:
@@ -277,7 +278,8 @@ class Endpoint:
         self._transport.close(code, reason)
         self._leave(code, reason)
 
-    def _leave(self, code: int, reason: str) -> None:
+    def _leave(self, code: int, reason: str, *, by_peer: bool = False) -> None:
+        self._hub.counts.close(code, reason, by_peer=by_peer)
         self._enter(Stage.CLOSED)
         self._outbox.clear()
         self._transport.resume_reading()

@@ -33,6 +33,7 @@ from .sigterm import Farewell
 from .stats import LoopLag, Stats
 from .transports.base import Pages
 from .when import ServerSignals
+from .workers import warn_of_workers
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -233,7 +234,6 @@ class WseServer(Generic[S]):
             self.when.connected.emit(conn)
 
     def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
-        self._hub.counts.close(code, reason)
         self.acceptor.left(conn)
         client = conn.client
         if client is None:
@@ -340,6 +340,7 @@ class WseServer(Generic[S]):
         """
         from .transports.asgi import AsgiApplication
 
+        warn_of_workers()
         return AsgiApplication(
             self.acceptor,
             opening=lambda: self._farewell.watch(drain),
@@ -372,6 +373,7 @@ class WseServer(Generic[S]):
         """
         from .transports.aiohttp import handler
 
+        warn_of_workers()
         return handler(self.acceptor)
 
     # -- by itself ---------------------------------------------------------------------------

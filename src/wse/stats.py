@@ -13,6 +13,8 @@ from .codes import CloseCode, Reason
 __all__ = ["Counts", "LoopLag", "Stats"]
 
 _REASONS = frozenset(Reason) - {Reason.NO_REASON}
+_OF_PEERS = frozenset({Reason.BY_CLIENT, Reason.JUMP, Reason.SERVER_CLOSING})
+"""What a client says, and a web server that ends."""
 _CODES = frozenset(CloseCode)
 
 
@@ -83,9 +85,9 @@ class Counts:
         self.calls = 0
         self.handler_errors = 0
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, *, by_peer: bool = False) -> None:
         """A connection has ended. What a peer may make up is not told apart."""
-        if reason in _REASONS:
+        if reason in (_OF_PEERS if by_peer else _REASONS):
             self.closed[str(reason)] += 1
         elif not reason and code in _CODES:
             self.closed[str(int(code))] += 1
