@@ -156,10 +156,13 @@ def test_the_header_that_is_not_named_is_not_believed() -> None:
     assert Proxies("10.0.0.0/8").peer("10.0.0.1", headers) == "10.0.0.1"
 
 
-@pytest.mark.parametrize(("network", "header"), [("10.0.0.1/8", "forwarded"), ("::1", "x-real-ip")])
-def test_what_cannot_be_trusted(network: str, header: str) -> None:
+@pytest.mark.parametrize(
+    ("networks", "header"),
+    [(["10.0.0.1/8"], "forwarded"), (["::1"], "x-real-ip"), ([], "forwarded")],
+)
+def test_what_cannot_be_trusted(networks: list[str], header: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        Proxies(network, header=header)
+        Proxies(*networks, header=header)
 
 
 # -- addresses -----------------------------------------------------------------------------------
@@ -183,6 +186,13 @@ def test_of_ipv6_a_network_counts_as_one_address() -> None:
     addresses.add("2001:db8:1:2:3::4%eth0")
     assert addresses.full("2001:db8:1:2:ffff::1")
     assert not addresses.full("2001:db8:1:3::4")
+
+
+def test_an_ipv4_address_counts_by_itself_also_where_it_is_written_as_ipv6() -> None:
+    addresses = Addresses(1)
+    addresses.add("::ffff:192.0.2.1")
+    assert addresses.full("192.0.2.1")
+    assert not addresses.full("::ffff:192.0.2.2")
 
 
 def test_who_has_no_address_is_not_counted() -> None:

@@ -944,6 +944,30 @@ async def test_a_full_inbox_pauses_reading_and_nothing_is_lost() -> None:
 
 
 @testing.virtual_time
+async def test_while_a_call_waits_twice_as_much_is_read_and_no_more() -> None:
+    server = make_server(limits=Limits(max_handlers=1, max_inbox_messages=5))
+    answers: list[Any] = []
+
+    @server.channel.on("work")
+    async def work(conn: Conn, n: int) -> None:
+        try:
+            answers.append(await conn.call("double", n, timeout=5))
+        except CallTimeout:
+            answers.append(None)
+
+    async with connected(server) as (_, alice):
+        alice.client.register("double", lambda n: n * 2)
+        for n in range(30):
+            alice.send("work", n)
+        await testing.settle()
+        assert len(only(server)._desk) == 10
+        await testing.pass_time(200)
+        assert len(answers) == 30
+        assert answers[0] is None
+        assert answers[-5:] == [50, 52, 54, 56, 58]
+
+
+@testing.virtual_time
 async def test_an_inbox_full_of_bytes_pauses_reading_too() -> None:
     limits = Limits(max_handlers=1, max_inbox_bytes=1000)
     server, release = make_server(limits=limits), asyncio.Event()

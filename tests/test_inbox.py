@@ -205,6 +205,16 @@ def test_full_by_bytes() -> None:
     assert fullness == [False, True, False, False, True]
 
 
+@pytest.mark.parametrize("limits", [{"max_inbox_messages": 3}, {"max_inbox_bytes": 30}])
+def test_it_is_overfull_with_twice_as_much(limits: dict[str, int]) -> None:
+    box = inbox(**limits)
+    states = []
+    for _ in range(7):
+        box.keep(job(PLAIN, size=10))
+        states.append((box.full, box.overfull))
+    assert states == [(False, False)] * 2 + [(True, False)] * 3 + [(True, True)] * 2
+
+
 def test_a_cleared_inbox_is_empty() -> None:
     box = inbox(max_inbox_messages=1, max_inbox_bytes=10)
     box.keep(job(PLAIN, size=1000))

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import real_time
 
 from wse import CallDisconnected, ConnectError, WseClient, WseServer
-from wse.cli import serving as commands
+from wse.cli import serving
 from wse.transports import tcp
 
 APPLICATION = """
@@ -153,10 +153,10 @@ async def test_figures_are_told_elsewhere(tmp_path: Path) -> None:
 
 def test_a_server_that_closes_is_not_well() -> None:
     server: WseServer[Any] = WseServer(lambda attempt: attempt.refuse())
-    assert commands._health(server).status == 200
+    assert serving._health(server).status == 200
     with server.acceptor.shut():
-        assert commands._health(server).status == 503
-    assert commands._health(server).status == 200
+        assert serving._health(server).status == 503
+    assert serving._health(server).status == 200
 
 
 @real_time

@@ -106,6 +106,8 @@ class Proxies:
     def __init__(self, *networks: str, header: str = "x-forwarded-for") -> None:
         if header.lower() not in ("x-forwarded-for", "forwarded"):
             raise ValueError("the header is x-forwarded-for or forwarded")
+        if not networks:
+            raise ValueError('name the networks of the proxies: Proxies("10.0.0.0/8")')
         listed = tuple(ip_network(one) for one in networks if one != "unix")
         object.__setattr__(self, "networks", listed)
         object.__setattr__(self, "unix", "unix" in networks)
@@ -200,6 +202,7 @@ class Addresses:
 
 def _network(address: str) -> str:
     """What counts as one: of IPv6 the /64 network, which one customer has whole."""
-    if ":" not in address:
-        return address
-    return str(IPv6Network((address.partition("%")[0], 64), strict=False))
+    parsed = _parsed(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((parsed.packed, 64), strict=False))
+    return str(parsed or address)
