@@ -29,6 +29,7 @@ import dataclasses
 import importlib.util
 import inspect
 import json
+import logging
 import re
 import shlex
 import signal
@@ -177,6 +178,8 @@ class Desk:
     # -- python --
 
     async def run_python(self) -> None:
+        handlers = logging.getLogger().handlers
+        before = list(handlers)
         try:
             for block in blocks(self.page):
                 if block.kind == "python" and not block.file:
@@ -186,6 +189,7 @@ class Desk:
                 elif block.kind == "text" and "C>S" in block.source:
                     await self.converse(block)
         finally:
+            handlers[:] = before  # a framework may set up its own
             for value in tuple(vars(self.module).values()):
                 if isinstance(value, testing.Network):
                     await value.__aexit__()

@@ -391,6 +391,7 @@ async def the_protocol_is_broken(stage: Stage) -> None:
 
 async def a_binary_frame_is_no_text(stage: Stage) -> None:
     errors = stage.errors_of(stage.make())
+    stage.server.when.ignored(lambda *_: None)
     async with stage.network() as network:
         device = await enter(network)
         device._end.write([b'["add", "' + TOKEN.encode() + b'\xff", "1"]'])
