@@ -418,5 +418,6 @@ def _warn_of_listeners(host: str) -> None:
     if not local:
         logger.warning(
             "reachable from other machines without TLS: whoever is on the way can read and change "
-            "everything; give ssl=, or proxies= where a proxy has the certificate"
+            "everything; give ssl= (wse serve: --tls-cert), or proxies= where a proxy has the "
+            "certificate"
         )
