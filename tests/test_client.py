@@ -1401,3 +1401,41 @@ async def test_a_handler_of_closed_cannot_connect_during_a_jump() -> None:
         await testing.settle()
         assert len(refused) == 1
         assert len(server.clients["alice"].conns) == 1
+
+
+@testing.virtual_time
+async def test_a_handler_of_closed_may_jump_during_a_jump() -> None:
+    server = WseServer(lambda attempt: attempt.accept(attempt.identity), conn_per_user=5)
+    async with testing.Network(server) as network:
+        device = await network.connect("alice")
+
+        @device.client.when.closed.once
+        async def elsewhere(_: int, __: str) -> None:
+            await device.client.jump("ws://elsewhere/")
+
+        with pytest.raises(ConnectionFailed, match="closed while connecting"):
+            await device.client.jump("ws://nowhere/")
+        await testing.settle()
+        assert device.client.status is Status.READY
+        assert device.client.url == "ws://elsewhere/"
+        assert len(server.clients["alice"].conns) == 1
+
+
+@pytest.mark.parametrize("goes", ["connect", "jump"])
+@testing.virtual_time
+async def test_a_handler_may_close_a_client_that_begins_to_connect(goes: str) -> None:
+    async with testing.Network(make_server()) as network:
+        device = network.device()
+        if goes == "jump":
+            await device.connect("key")
+
+        @device.client.when.updated
+        async def close(status: Status) -> None:
+            if status in (Status.CONNECTING, Status.RE_CONNECTING):
+                await device.client.close()
+
+        with pytest.raises(ConnectionFailed, match="closed while connecting"):
+            await (device.connect("key") if goes == "connect" else device.client.jump("ws://b/"))
+        await testing.settle()
+        assert device.client.status is Status.OFFLINE
+        assert not network.server.clients

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from ssl import SSLContext
 from typing import Any, Self, TypeVar
 
@@ -158,8 +158,7 @@ class WseClient:
             raise AlreadyConnected(message=f"the client is {self.status}")
         self._identity = identity
         self._meta = {} if meta is None else meta
-        self._set(Status.CONNECTING)
-        return await self._reach()
+        return await self._begin(Status.CONNECTING)
 
     async def jump(self, url: str) -> Any:
         """Leave for another server: close with 4000 `jump` and connect there as the same user.
@@ -177,8 +176,8 @@ class WseClient:
         self.url = _checked(url)
         with self._emitter.together():
             self._stop(Reason.JUMP.close_code, Reason.JUMP)
-            self._set(Status.RE_CONNECTING)
-        return await self._reach()
+            reaching = self._begin(Status.RE_CONNECTING)
+        return await reaching
 
     async def close(self, reason: str = Reason.BY_CLIENT) -> None:
         """Close with code 1000, or give up coming back; takes at most `Limits.close_timeout`.
@@ -274,12 +273,18 @@ class WseClient:
         if self._leaving:
             await asyncio.wait(tuple(self._leaving))
 
-    async def _reach(self) -> Any:
-        """`connect`, as a task of our own that `close` may cancel."""
+    def _begin(self, status: Status) -> Coroutine[Any, Any, Any]:
+        """Connect, as a task of our own; told once `close` and `jump` can cancel it."""
         self._attempts = 0
         welcome: list[Any] = []  # not the task's result, which asyncio's debug mode logs
-        work = asyncio.get_running_loop().create_task(self._first(welcome.append))
-        self._work = work
+        with self._emitter.together():
+            self._set(status)
+            work = asyncio.get_running_loop().create_task(self._first(welcome.append))
+            self._work = work
+        return self._reach(work, welcome)
+
+    async def _reach(self, work: asyncio.Task[None], welcome: list[Any]) -> Any:
+        """What comes of it."""
         try:
             await work
             return welcome[0]
