@@ -37,6 +37,7 @@ from wse import (
     WseServer,
     testing,
 )
+from wse.handler import EAGER
 from wse.transports.base import Handshake
 from wse.transports.memory import MemoryTransport, pair
 
@@ -1117,7 +1118,7 @@ async def test_a_result_for_a_device_that_has_left_goes_nowhere() -> None:
     assert raw.heard == errors == []
 
 
-@pytest.mark.parametrize("leaves", ["close", "tear"])
+@pytest.mark.parametrize("leaves", ["close", "tear", "drop"])
 @testing.virtual_time
 async def test_a_coroutine_is_never_left_behind_unawaited(leaves: str) -> None:
     server, begun = make_server(), list[int]()
@@ -1134,10 +1135,51 @@ async def test_a_coroutine_is_never_left_behind_unawaited(leaves: str) -> None:
     await asyncio.sleep(0)
     if leaves == "tear":
         raw.transport.tear()
+    if leaves == "drop":
+        only(server).drop()
     await testing.settle()
     gc.collect()  # a coroutine that was never awaited would warn, and a warning is an error
-    assert begun == [1]
+    assert begun == [1] or (leaves == "drop" and not EAGER)
     assert not server.clients
+
+
+@pytest.mark.parametrize("is_lost_too", [False, True])
+@testing.virtual_time
+async def test_no_handler_starts_after_the_end(is_lost_too: bool) -> None:
+    server, told = make_server(), list[str]()
+
+    @server.channel.on("later")
+    async def later(_: Conn, __: Any) -> None:
+        told.append("handled")
+
+    server.when.disconnected(lambda *_: told.append("disconnected"))
+    raw = await welcomed(server)
+    conn = only(server)
+    raw.say(["later"])
+    await asyncio.sleep(0)
+    if is_lost_too:
+        raw.transport.tear()
+    conn.drop()
+    await testing.settle()
+    assert told == ["handled"] * EAGER + ["disconnected"]
+
+
+@testing.virtual_time
+async def test_a_drop_that_a_goodbye_waits_for_is_the_only_end() -> None:
+    server, ends, crashes = make_server(), list[tuple[int, str]](), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda *args: crashes.append(args))
+
+    @server.channel.on("later")
+    async def later(_: Conn, __: Any) -> None: ...
+
+    server.channel.on("leave", lambda conn, _: conn.drop())
+    server.when.disconnected(lambda _, *end: ends.append(end))
+    raw = await welcomed(server)
+    raw.say(["later"], ["leave"])
+    raw.transport.close(1000, "")
+    await testing.settle()
+    assert ends == [(1000, "wse.by-server")]
+    assert crashes == []
 
 
 # -- out -------------------------------------------------------------------------------------------

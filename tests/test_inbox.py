@@ -217,8 +217,10 @@ def test_it_is_overfull_with_twice_as_much(limits: dict[str, int]) -> None:
 
 def test_a_cleared_inbox_is_empty() -> None:
     box = inbox(max_inbox_messages=1, max_inbox_bytes=10)
+    box.begin(ASYNC, started=False)
     box.keep(job(PLAIN, size=1000))
     box.clear()
+    assert box.unstarted == 0
     assert not box.full
     assert len(box) == 0
     assert box.next() is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -78,14 +78,16 @@ class Desk:
         return not self._inbox.unstarted
 
     def close(self) -> None:
-        """Forget what waits, and cancel what is at work."""
-        if self._inbox:
-            count = len(self._inbox)
+        """Forget what waits and what has not taken its first step, and cancel what is at work."""
+        count = len(self._inbox) + self._inbox.unstarted
+        if count:
             self._hub.logger.info("%r ended with %d messages not handled", self._end, count)
         self._inbox.clear()
         if self._tasks:
-            # Not at once: a handler whose message came before the end has its first step.
-            asyncio.get_running_loop().call_soon(self._cancel, asyncio.current_task())
+            spared = asyncio.current_task()
+            for task in tuple(self._tasks):
+                if task is not spared:
+                    task.cancel()
 
     def fail(self, type: str, stamp: str | None, code: str, details: Any = None) -> None:
         """Answer a call with an error."""
@@ -104,6 +106,7 @@ class Desk:
         except InvalidPayload as error:
             self._unfit(type, stamp, error)
             return
+        outcome: Any = None
         if handler.is_async:
             work = partial(handler.function, *self._context, value)
         else:
@@ -126,6 +129,8 @@ class Desk:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._hub.hold(task)
+            if isinstance(outcome, Coroutine):  # which a cancelled task may never start (3.11)
+                task.add_done_callback(lambda _: outcome.close())
 
     async def _work(
         self,
@@ -206,11 +211,6 @@ class Desk:
         failure = HandlerFailed({"type": type, "id": error_id})
         failure.__cause__ = error
         self._end._report_error(failure)
-
-    def _cancel(self, spared: asyncio.Task[Any] | None) -> None:
-        for task in tuple(self._tasks or ()):
-            if task is not spared:
-                task.cancel()
 
 
 async def _same(outcome: Awaitable[Any]) -> Any:

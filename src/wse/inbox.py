@@ -115,9 +115,10 @@ class Inbox:
             self._ordered.discard(handler)
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Forget what waits, and what has not started."""
         self._waiting.clear()
         self._size = 0
+        self._unstarted = 0
 
     def _free(self, handler: Handler) -> bool:
         if self._at_work == 0:
