@@ -1439,3 +1439,34 @@ async def test_a_handler_may_close_a_client_that_begins_to_connect(goes: str) ->
         await testing.settle()
         assert device.client.status is Status.OFFLINE
         assert not network.server.clients
+
+
+@pytest.mark.parametrize("goes", ["close", "jump"])
+@pytest.mark.parametrize("comes_back", [False, True])
+@testing.virtual_time
+async def test_a_handler_may_end_an_attempt_as_its_connection_opens(
+    goes: str, comes_back: bool
+) -> None:
+    async with testing.Network(make_server()) as network:
+        device = network.device(reconnect=True)
+        client = device.client
+        if comes_back:
+            await device.connect("key")
+        told = record_events(client)
+
+        @client.when.connected.once
+        async def end() -> None:
+            await (client.close() if goes == "close" else client.jump("ws://elsewhere/"))
+
+        if comes_back:
+            device.tear()
+            await testing.pass_time(40)
+        else:
+            with pytest.raises(ConnectionFailed, match="closed while connecting"):
+                await device.connect("key")
+            await testing.settle()
+        assert not [event for event in told if event.startswith("error")]
+        there = [] if goes == "close" else ["alice"]
+        assert client.status is (Status.OFFLINE if goes == "close" else Status.READY)
+        assert list(network.server.clients) == there
+        assert len(network.server.clients.conns) == len(there)

@@ -379,6 +379,8 @@ class WseClient:
                 link = self._link = Link(self._hub, transport, self._protocol)
                 try:
                     self.when.connected.emit()
+                    if self._link is not link:  # a handler has closed, or jumped
+                        await asyncio.sleep(0)  # where this task is cancelled
                     link.greet(identity, self._meta)
                     return await link.welcome
                 except BaseException:
