@@ -658,6 +658,60 @@ async def test_a_second_hi_in_the_same_write_is_ignored() -> None:
         assert stage.asked == ["eve"]
 
 
+async def accept_later(attempt: Attempt) -> Decision:
+    await asyncio.get_running_loop().run_in_executor(None, int)
+    return attempt.accept("eve")
+
+
+async def refuse_later(attempt: Attempt) -> Decision:
+    await asyncio.get_running_loop().run_in_executor(None, int)
+    return attempt.refuse()
+
+
+async def challenge(attempt: Attempt) -> Decision:
+    await attempt.challenge("?")
+    return attempt.accept("eve")
+
+
+@pytest.mark.parametrize("identify", [accept_later, challenge], ids=["decides", "waits"])
+@real_time
+async def test_many_a_hi_in_one_write_while_identify_works_is_one_question(
+    identify: Identify,
+) -> None:
+    others = [text(f'["~wse:hi",{{"identity":{number}}}]') for number in range(3)]
+    async with scene(identify) as stage, wire(stage) as peer:
+        peer.send(text(HI), *others)
+        if identify is challenge:
+            assert await peer.message() == ["~wse:challenge", "?", None]
+            peer.send(*others, text('["~wse:challenge",1]'), *others)
+        assert await peer.message() == ["~wse:welcome", None, None]
+        peer.send(GOODBYE)
+        await stage.closed(1000, "", ("joined", "eve"), ("connected", "eve"))
+        assert stage.asked == ["eve"]
+
+
+@real_time
+async def test_two_answers_in_one_write_answer_one_question() -> None:
+    answers: list[Any] = []
+
+    async def identify(attempt: Attempt) -> Decision:
+        answers.append(await attempt.challenge("one"))
+        answers.append(await attempt.challenge("two"))
+        return attempt.accept("eve")
+
+    async with scene(identify) as stage, wire(stage) as peer:
+        peer.send(text(HI))
+        assert await peer.message() == ["~wse:challenge", "one", None]
+        peer.send(text('["~wse:challenge","first"]'), text('["~wse:challenge","too soon"]'))
+        assert await peer.message() == ["~wse:challenge", "two", None]
+        assert answers == ["first"]
+        peer.send(text('["~wse:challenge","second"]'))
+        assert await peer.message() == ["~wse:welcome", None, None]
+        peer.send(GOODBYE)
+        await stage.closed(1000, "", ("joined", "eve"), ("connected", "eve"))
+        assert answers == ["first", "second"]
+
+
 @real_time
 async def test_an_answer_that_nobody_asked_for_is_ignored() -> None:
     async with scene() as stage:
@@ -743,12 +797,14 @@ AFTERWARDS = [
 ]
 
 
-async def refuse_later(attempt: Attempt) -> Decision:
+async def fail_later(_: Attempt) -> Decision:
     await asyncio.get_running_loop().run_in_executor(None, int)
-    return attempt.refuse()
+    raise RuntimeError
 
 
-@pytest.mark.parametrize("identify", [Attempt.refuse, refuse_later], ids=["at once", "later"])
+@pytest.mark.parametrize(
+    "identify", [Attempt.refuse, refuse_later, fail_later], ids=["at once", "later", "by a failure"]
+)
 @real_time
 async def test_what_comes_after_a_refusal_is_not_heard(identify: Identify) -> None:
     async with scene(identify) as stage, wire(stage) as peer:
@@ -790,6 +846,64 @@ async def test_what_comes_after_a_drop_is_not_heard() -> None:
         await peer.eof()
         await stage.closed(1000, "banned")
         assert stage.asked == ["eve"]
+
+
+def drop_user(stage: Scene) -> None:
+    stage.server.drop_client("eve", "banned")
+
+
+def drop_device(stage: Scene) -> None:
+    [conn] = stage.server.clients["eve"].conns.values()
+    conn.drop("banned")
+
+
+@pytest.mark.parametrize("drop", [drop_user, drop_device])
+@real_time
+async def test_what_is_under_way_as_the_server_drops_is_not_heard(
+    drop: Callable[[Scene], None],
+) -> None:
+    async with scene() as stage, wire(stage, welcomed=True) as peer:
+        peer.send(*AFTERWARDS)
+        drop(stage)
+        assert await peer.end() == (1000, "banned")
+        peer.send(*AFTERWARDS, GOODBYE)
+        await peer.eof()
+        await stage.closed(1000, "banned")
+        assert stage.asked == ["eve"]
+
+
+@real_time
+async def test_what_an_evicted_device_says_still_is_not_heard() -> None:
+    async with scene() as stage, wire(stage, welcomed=True) as oldest:
+        others = [WseClient(f"ws://127.0.0.1:{stage.port}") for _ in range(2)]
+        await others[0].connect("eve")
+        await stage.told(("connected", "eve"))
+        await others[1].connect("eve")
+        oldest.send(*AFTERWARDS)
+        assert await oldest.end() == (1000, "wse.clients-concurrency")
+        oldest.send(*AFTERWARDS, GOODBYE)
+        await oldest.eof()
+        await stage.told(
+            ("disconnected", "eve", 1000, "wse.clients-concurrency"), ("connected", "eve")
+        )
+        assert stage.asked == ["eve"] * 3
+        for other in others:
+            await other.close()
+        await stage.told(
+            ("disconnected", "eve", 1000, "wse.by-client"),
+            ("disconnected", "eve", 1000, "wse.by-client"),
+            ("left", "eve", 1000, "wse.by-client"),
+        )
+
+
+@real_time
+async def test_a_hi_that_comes_too_late_is_not_heard() -> None:
+    limits = Limits(authentication_timeout=0.05)
+    async with scene(limits=limits) as stage, wire(stage) as peer:
+        assert await peer.end() == (1013, "wse.authentication-timeout")
+        peer.send(*AFTERWARDS, GOODBYE)
+        await peer.eof()
+        assert not stage.asked
 
 
 @pytest.mark.parametrize("welcomed", [False, True], ids=["stranger", "guest"])

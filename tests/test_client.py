@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
 import pytest
+from carriers import CLOSE, TEXT, F, closing, raw_server
 from support import SECRET, TOKEN, Boom, boom, real_time
 
 from wse import (
@@ -30,6 +32,7 @@ from wse import (
     MessageTooLarge,
     NotAuthorized,
     NotConnected,
+    SolverMissing,
     Status,
     WseClient,
     WseError,
@@ -983,6 +986,60 @@ async def test_closing_while_the_upgrade_is_awaited() -> None:
             await connecting
         await over.wait()
         assert client.status is Status.OFFLINE
+
+
+def said(*message: Any) -> F:
+    return F(TEXT, json.dumps(message).encode())
+
+
+WELCOME, NEWS = said("~wse:welcome", "hello"), said("news", 1)
+READY = ["READY", "ready hello"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "told"),
+    [
+        pytest.param(
+            [WELCOME, NEWS, closing(1000, "bye")],
+            [*READY, "ignored news 1", "closed 1000 bye"],
+            id="the server's close",
+        ),
+        pytest.param(
+            [closing(1000, "wse.not-authorized")], ["closed 1000 wse.not-authorized"], id="refused"
+        ),
+        pytest.param(
+            [WELCOME, F(TEXT, b"{")],
+            [*READY, "error wse.server.msg-processing-error", "closed 1000 wse.protocol-error"],
+            id="a violation",
+        ),
+        pytest.param(
+            [F(TEXT, b"{")],
+            ["error wse.server.msg-processing-error", "closed 1000 wse.protocol-error"],
+            id="a violation before the welcome",
+        ),
+        pytest.param([said("~wse:challenge", "?")], ["closed 1000 wse.by-client"], id="no solver"),
+    ],
+)
+@real_time
+async def test_what_follows_the_end_in_the_same_segment_is_not_heard(
+    frames: list[F], told: list[str]
+) -> None:
+    async with raw_server() as (url, peers):
+        client = WseClient(url)
+        events = record_events(client)
+        client.when.ignored(lambda *what: events.append("ignored {} {}".format(*what)))
+        connecting = asyncio.create_task(client.connect("key"))
+        peer = await peers.get()
+        await peer.answer_upgrade(Sec_WebSocket_Protocol="wse-default-json")
+        assert (await peer.frame())[0] == 0x80 | TEXT
+        peer.send(*frames, WELCOME, NEWS, said("~wse:challenge", "?"), WELCOME)
+        assert [head for head, _ in await peer.until_close()] == [0x80 | CLOSE]
+        await peer.close()
+        with suppress(NotAuthorized, ConnectionFailed, SolverMissing):
+            assert await connecting == "hello"
+            assert told[:2] == READY
+        await client.close()
+        assert events == ["CONNECTING", "connected", *told, "OFFLINE"]
 
 
 @real_time
