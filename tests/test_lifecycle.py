@@ -14,6 +14,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
+from census import alive, count_from_here, counted, held, timers
 from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -32,12 +33,16 @@ from wse import (
     Limits,
     NoSuchClient,
     NotAuthorized,
+    Status,
     WseConnection,
+    WseIdentity,
     WseServer,
     hmac_challenge,
     hmac_solver,
     testing,
 )
+from wse.link import Link
+from wse.transports.memory import MemoryTransport
 
 SEATS = 2
 KEY = "the right key"
@@ -113,6 +118,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        count_from_here()
         self.runner = asyncio.Runner(loop_factory=testing.VirtualClockLoop)
         self.told: list[Any] = []
         self.expected: list[Any] = []
@@ -120,10 +126,16 @@ class Lifecycle(RuleBasedStateMachine):
         self.seats: dict[str, list[Known]] = {}
         self.count = 0
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(cids=st.lists(users, max_size=4))
+    def open(self, cids: list[str]) -> None:
         self.server = make_server(self.told)
         self.network = testing.Network(self.server)
+
+        async def happens() -> None:
+            for number, cid in enumerate(cids):
+                await self.arrive(self.new_device(cid), 100 + number)
+
+        self.step(happens())
 
     def teardown(self) -> None:
         try:
@@ -211,8 +223,29 @@ class Lifecycle(RuleBasedStateMachine):
             received = [message for message in known.device.received if message[0] != "flood"]
             assert received == known.heard
             assert known.device.closed == known.closed
-        assert not self.server.acceptor.strangers
+        self.count_what_is_left()
+
+    def count_what_is_left(self) -> None:
+        """Nothing but what belongs to the devices that are here."""
         assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert timers(asyncio.get_running_loop()) == 0
+        clients = [device.client for device in self.network.devices]
+        here = len(self.seated)
+        assert held(self.server, clients) == +Counter(
+            users=len(self.seats), devices=here, seats=here, links=len(self.open_devices)
+        )
+        for device in self.network.devices:
+            if device.client.status is not Status.READY:
+                device._dialer.last = None
+        if len(self.open_devices) == here:  # nobody holds on to an end that it has not read
+            assert alive() == +Counter(
+                {
+                    WseIdentity: len(self.seats),
+                    WseConnection: here,
+                    Link: here,
+                    MemoryTransport: 2 * here,
+                }
+            )
 
     def new_device(self, cid: str, *, comes_back: bool = False) -> Known:
         device = self.network.device(reconnect=comes_back, limits=LIMITS)
@@ -226,11 +259,15 @@ class Lifecycle(RuleBasedStateMachine):
         async def happens() -> None:
             known = self.new_device(cid, comes_back=comes_back)
             known.device.client.challenge(hmac_solver(KEY))
-            self.known.append(known)
-            await known.device.connect((manner, cid), known.number)
-            self.seat(known)
+            await self.arrive(known, self.count, manner)
 
         self.step(happens())
+
+    async def arrive(self, known: Known, number: int, manner: str = "plain") -> None:
+        known.number = number
+        self.known.append(known)
+        await known.device.connect((manner, known.cid), number)
+        self.seat(known)
 
     @rule(cid=users, manner=st.sampled_from(["refuse", "prove"]), comes_back=st.booleans())
     def is_refused(self, cid: str, manner: str, comes_back: bool) -> None:
@@ -513,6 +550,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 def test_whatever_happens_the_books_balance() -> None:
-    run_state_machine_as_test(
-        Lifecycle, settings=settings(max_examples=150, stateful_step_count=30, deadline=None)
-    )
+    with counted():
+        run_state_machine_as_test(
+            Lifecycle, settings=settings(max_examples=300, stateful_step_count=30, deadline=None)
+        )

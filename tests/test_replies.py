@@ -268,6 +268,11 @@ class Stubborn:
         self.ended = asyncio.Event()
         self._calls = 0
 
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None:
+        self.go.set()
+
     async def __call__(self, *_: Any) -> str:
         self._calls += 1
         self.begun.put_nowait(self._calls)
@@ -306,7 +311,7 @@ async def test_an_answer_of_an_earlier_connection_does_not_end_a_call_of_the_nex
         client.register("add", add)
         reports = [reports_of(server), reports_of(client)]
         call = client.call if caller == "client" else partial(server.call, "alice")
-        async with client:
+        async with client, procedure:
             await client.connect("alice")
             earlier = asyncio.ensure_future(call("slow"))
             assert await procedure.begun.get() == 1
