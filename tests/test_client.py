@@ -591,7 +591,7 @@ async def test_an_identity_function_is_asked_on_every_attempt(is_async: bool) ->
 @pytest.mark.parametrize("is_async", [False, True])
 @testing.virtual_time
 async def test_an_identity_function_that_raises_when_coming_back_is_asked_again(
-    is_async: bool,
+    is_async: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcomes: list[Any] = ["first", LookupError(SECRET), LookupError(SECRET), "last"]
 
@@ -614,6 +614,14 @@ async def test_an_identity_function_that_raises_when_coming_back_is_asked_again(
         assert device.welcome == "last"
         assert [type(error) for error in errors] == [HandlerFailed] * 2
         assert [str(error.__cause__) for error in errors] == [SECRET] * 2
+        logged = [record for record in caplog.records if record.exc_info]
+        for record, error in zip(logged, errors, strict=True):
+            assert (record.name, record.levelname) == ("wse.client", "ERROR")
+            assert error.details == {"event": "connect", "id": error.details["id"]}
+            assert error.details["id"] in record.getMessage()
+            assert record.exc_info is not None
+            assert record.exc_info[1] is error.__cause__
+            assert record.exc_info[2] is not None
 
 
 @testing.virtual_time

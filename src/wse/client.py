@@ -335,7 +335,7 @@ class WseClient:
                     if not (isinstance(error, ConnectionFailed) and error.temporary):
                         raise
                 except Exception as error:
-                    failure = _own_failure("connect", error)
+                    failure = self._hub.failed("an attempt to come back", error, event="connect")
                 else:
                     return
         except ConnectError as error:
@@ -421,14 +421,9 @@ class WseClient:
             self._set(Status.OFFLINE)
 
     def _handler_failed(self, name: str, error: BaseException) -> None:
-        self.when.error.emit(_own_failure(name, error))
-
-
-def _own_failure(event: str, error: BaseException) -> HandlerFailed:
-    """What a function of the application raised."""
-    failure = HandlerFailed({"event": event})
-    failure.__cause__ = error
-    return failure
+        failure = HandlerFailed({"event": name})
+        failure.__cause__ = error
+        self.when.error.emit(failure)
 
 
 def _checked(url: str) -> str:

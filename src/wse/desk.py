@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .codes import ErrorCode
-from .errors import HandlerFailed, InvalidPayload, WseError, travels
+from .errors import InvalidPayload, WseError, travels
 from .handler import EAGER, Handler, is_awaitable, start_task
 from .inbox import Inbox, Job
 from .session import Stage
@@ -196,20 +195,16 @@ class Desk:
             self._crashed(type, stamp, error)
 
     def _crashed(self, type: str, stamp: str | None, error: BaseException) -> None:
-        """The log learns everything, a caller an id."""
-        self._hub.counts.handler_errors += 1
-        error_id = secrets.token_hex(8)
-        self._hub.logger.error("handler of %r failed [%s]", type, error_id, exc_info=error)
+        """A caller learns an id of the log."""
+        failure = self._hub.failed(f"handler of {type!r}", error, type=type)
         if stamp is not None:
             try:
-                details = {"id": error_id}
+                details = {"id": failure.details["id"]}
                 self._end._emit(
                     self._end.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details)
                 )
             except Exception:
                 self._hub.logger.exception("%r cannot pack a failure", self._end.protocol)
-        failure = HandlerFailed({"type": type, "id": error_id})
-        failure.__cause__ = error
         self._end._report_error(failure)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
 from .channel import Channel
+from .errors import HandlerFailed
 from .limits import Limits
 from .outbox import Flusher
 from .procedures import Procedures
@@ -69,6 +71,21 @@ class Hub:
                 self.channel.include(part)
             else:
                 self.procedures.include(part)
+
+    def failed(self, what: str, error: BaseException, **details: str) -> HandlerFailed:
+        """A function of the application's raised: the log learns everything, who hears of it an id.
+
+        Args:
+            what: The function, for the log.
+            error: What it raised.
+            details: What else is told of it.
+        """
+        self.counts.handler_errors += 1
+        error_id = secrets.token_hex(8)
+        self.logger.error("%s failed [%s]", what, error_id, exc_info=error)
+        failure = HandlerFailed({**details, "id": error_id})
+        failure.__cause__ = error
+        return failure
 
     @property
     def elsewhere(self) -> bool:
