@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from support import Boom
 
 from wse import (
     CallFailed,
@@ -300,6 +301,39 @@ async def test_an_answer_that_cannot_be_sent_reaches_connect() -> None:
         await connecting
     await testing.settle()
     assert story.server.ends == [(1000, "wse.by-client")]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@testing.virtual_time
+async def test_a_solver_that_raises_when_nobody_waits_for_it_ends_nothing(
+    ends: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    story = Story()
+
+    @story.client.challenge
+    async def fails(_: Any) -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            raise Boom
+
+    connecting = await story.begin()
+    story.server.say("~wse:challenge", 1)
+    await testing.settle()
+    story.server.say("~wse:welcome", "hello")
+    assert await connecting == "hello"
+    if ends:
+        story.server.transport.close(1000, "banned")
+    await testing.pass_time(11)
+    assert story.told == [("ready", "hello"), *[("closed", 1000, "banned")] * ends]
+    assert story.client.status is (Status.OFFLINE if ends else Status.READY)
+    [error] = story.errors
+    assert isinstance(error.__cause__, Boom)
+    assert error.details == {"event": "challenge", "id": error.details["id"]}
+    [logged] = caplog.records
+    assert error.details["id"] in logged.getMessage()
+    assert len(story.server.frames) == 1
+    await story.client.close()
 
 
 @testing.virtual_time

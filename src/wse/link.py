@@ -142,7 +142,10 @@ class Link(Endpoint):
             if self.stage is Stage.STRANGER:
                 self._post(self.protocol.challenge(answer))
         except Exception as error:
-            self.fail(error)
+            if self.stage is Stage.STRANGER:
+                self.fail(error)
+            else:
+                self._report_error(self._hub.failed("the solver", error, event="challenge"))
         finally:
             self._solving = None
 
