@@ -1113,6 +1113,37 @@ async def test_a_handler_may_close_the_server() -> None:
         assert outcome == ["closed"]
 
 
+@pytest.mark.parametrize("drain", [0, 2])
+@pytest.mark.parametrize("thinks", [False, True])
+@testing.virtual_time
+async def test_identify_may_close_the_server(thinks: bool, drain: float) -> None:
+    outcome: list[str] = []
+
+    async def identify(attempt: Attempt) -> Decision:
+        if attempt.identity == "shut down":
+            if thinks:
+                await asyncio.sleep(1)
+            await server.close(drain=drain)
+            outcome.append("closed")
+        return attempt.accept(attempt.identity)
+
+    server = WseServer(identify)
+    events = record_events(server)
+    async with testing.Network(server) as network:
+        alice = await network.connect("alice", "a")
+        with pytest.raises(ConnectionFailed) as caught:
+            await network.connect("shut down")
+        assert caught.value.details == {"code": 1012, "reason": "wse.server-closing"}
+        assert await alice.wait_closed() == (1012, "wse.server-closing")
+        await testing.settle()
+        assert outcome == ["closed"]
+        assert "joined shut down" not in " ".join(events)
+        assert not server.clients
+        assert not server.acceptor.is_shut
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert asyncio.get_running_loop().time() < 2
+
+
 @testing.virtual_time
 async def test_close_twice_and_of_an_empty_server() -> None:
     server = make_server()

@@ -358,9 +358,9 @@ class WseConnection(Endpoint, Generic[S]):
     def _ended(self, code: int, reason: str) -> None:
         self._timer.cancel()
         self._handshake = None
-        if self._identifying is not None:
-            self._identifying.cancel()
-            self._identifying = None
+        task, self._identifying = self._identifying, None
+        if task is not None and task is not asyncio.current_task():  # which may close the server
+            task.cancel()
         self._server.unseat(self, code, reason)
 
     # -- what the server hears ---------------------------------------------------------------
