@@ -238,6 +238,37 @@ async def test_who_has_gone_cannot_be_asked_who_is_leaving_can() -> None:
         await closing
 
 
+@pytest.mark.parametrize("awaits", [True, False])
+@testing.virtual_time
+async def test_a_handler_that_awaits_the_drain_keeps_its_own_device_until_its_end(
+    awaits: bool,
+) -> None:
+    server = make_server()
+    tasks: list[asyncio.Task[None]] = []
+
+    @server.register("shut down")
+    async def shut_down(_: WseConnection, __: Any) -> str:
+        closing = server.close(drain=5)
+        if awaits:
+            await closing
+        else:
+            tasks.append(asyncio.create_task(closing))
+        return "closing"
+
+    async with testing.Network(server) as network:
+        alice, bob = await network.connect("alice"), await network.connect("bob")
+        when = await ends(network)
+        if awaits:
+            with pytest.raises(CallDisconnected):
+                await alice.call("shut down")
+        else:
+            assert await alice.call("shut down") == "closing"
+            await asyncio.gather(*tasks)
+        await testing.settle()
+        assert [alice.closed, bob.closed] == [CLOSING] * 2
+        assert when == pytest.approx([2.5, 5] if awaits else [0, 2.5], abs=0.05)
+
+
 # -- in a hurry ------------------------------------------------------------------------------------
 
 

@@ -306,6 +306,9 @@ class WseServer(Generic[S]):
         without `drain` ends one that is draining. May be cancelled, and then sends away nobody
         else.
 
+        A handler that awaits this is itself under way, so that its device stays until the end of
+        `drain`, and a call that it serves is not answered. Where that matters, it starts a task.
+
         Takes at most `drain` and `Limits.close_timeout` seconds. Handlers that still run get as
         long as the latter to end, those of messages after their cancellation, those of events
         before it.
