@@ -401,7 +401,16 @@ def one(number: int, among: list[Any]) -> list[Any]:
 
 @pytest.mark.timeout(300)  # what fails is made small, which takes its time
 def test_whatever_comes_in_between_the_promises_hold() -> None:
+    play(500)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_twenty_thousand_times_the_promises_hold() -> None:
+    play(20_000)
+
+
+def play(times: int) -> None:
+    how = settings(max_examples=times, stateful_step_count=40, deadline=None)
     with counted():
-        run_state_machine_as_test(
-            Interleaving, settings=settings(max_examples=800, stateful_step_count=40, deadline=None)
-        )
+        run_state_machine_as_test(Interleaving, settings=how)

@@ -550,7 +550,16 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 def test_whatever_happens_the_books_balance() -> None:
+    play(200)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_ten_thousand_times_the_books_balance() -> None:
+    play(10_000)
+
+
+def play(times: int) -> None:
+    how = settings(max_examples=times, stateful_step_count=30, deadline=None)
     with counted():
-        run_state_machine_as_test(
-            Lifecycle, settings=settings(max_examples=300, stateful_step_count=30, deadline=None)
-        )
+        run_state_machine_as_test(Lifecycle, settings=how)
