@@ -82,6 +82,8 @@ class Application:
         self.accepted: list[Conn] = []
         """Every connection there was."""
         self.connecting: list[Visitor] = []
+        self.draining = 0
+        """How many closes of the server take their time."""
         self.working: Counter[str] = Counter()
         """How many coroutines are at work for the library, by their kind."""
         self.released = asyncio.Event()
@@ -402,11 +404,16 @@ class Application:
         if visit is not None:
             self.visits.tell("gone", visit)
 
-    async def close_server(self) -> None:
+    async def close_server(self, drain: float = 0.0) -> None:
         visits = list(self.visits.all)
         for visit in visits:
             visit.causes.add(CLOSING)
-        await self.server.close()
+            visit.may_leave = visit.may_leave or drain > 0
+        self.draining += drain > 0
+        try:
+            await self.server.close(drain=drain)
+        finally:
+            self.draining -= drain > 0
         self.visits.tell("all gone", visits)
 
     def drop(self, conn: Conn, end: End) -> None:
