@@ -241,6 +241,7 @@ class Visits:
             assert issubclass(kind, ConnectError)
         else:
             assert kind is MessageUnreadable
+            assert visit.server.stage is not Stage.CLOSED
             assert VIOLATION in visit.causes
 
     # -- at rest -----------------------------------------------------------------------------
