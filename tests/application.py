@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from support import SECRET, Boom
 from visits import (
     BY_CLIENT,
     CLOSING,
@@ -123,7 +124,7 @@ class Application:
 
     def fail(self) -> None:
         self.visits.raised += 1
-        raise RuntimeError("the application's own")
+        raise Boom(SECRET)
 
     # -- coming in ---------------------------------------------------------------------------
 

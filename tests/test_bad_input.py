@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from support import real_time
+from support import SECRET, Boom, real_time
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
@@ -799,7 +799,7 @@ AFTERWARDS = [
 
 async def fail_later(_: Attempt) -> Decision:
     await asyncio.get_running_loop().run_in_executor(None, int)
-    raise RuntimeError
+    raise Boom(SECRET)
 
 
 @pytest.mark.parametrize(
