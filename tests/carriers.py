@@ -508,3 +508,4 @@ class FakeStream(asyncio.Transport):
         if not self._lost:
             self._lost = self._closing = True
             self._protocol.connection_lost(None)
+            del self._protocol

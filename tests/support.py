@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 SECRET = "hush-9f3c"
@@ -47,3 +49,17 @@ def bounded(
 def real_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """Run an async test on a real loop, for what only real sockets show; bounded in time."""
     return bounded(30)(test)
+
+
+@contextmanager
+def nothing_left_of(kind: type[object]) -> Iterator[None]:
+    """What is made of this kind meanwhile is gone at the end, without the collector's help."""
+    gc.collect()
+    before = [one for one in gc.get_objects() if isinstance(one, kind)]
+    gc.disable()
+    try:
+        yield
+        left = [one for one in gc.get_objects() if isinstance(one, kind)]
+        assert len(left) == len(before)
+    finally:
+        gc.enable()

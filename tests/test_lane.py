@@ -7,9 +7,10 @@ import pytest
 from carriers import BINARY, CLOSE, CONT, PING, PONG, TEXT, F, closing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import nothing_left_of
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.protocol import Side
+from websockets.protocol import Protocol, Side
 
 from wse.codes import CloseCode
 from wse.transports.lane import Lane
@@ -331,6 +332,33 @@ def test_fragments_are_counted_for_each_message() -> None:
     assert port.told == [("text", b"abc")] * 3
     lane.feed(wire(F(TEXT, fin=False), F(CONT, fin=False), F(CONT, fin=False), F(CONT, fin=False)))
     assert port.told[3:] == [("failed", 1009)]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        (F(TEXT, b"a", fin=False), F(CONT, b"b")),
+        (F(TEXT, b"a", fin=False), F(7)),
+        (F(TEXT, b"a", fin=False), F(TEXT, b"b")),
+        (F(TEXT, b"a", fin=False), F(TEXT, bytes(2000))),
+        (F(TEXT, b"a", fin=False), closing(1000)),
+        (F(TEXT, b"a", fin=False), closing(1)),
+        (F(TEXT, b"\xff", fin=False),),
+        (F(PING, rsv=7),),
+    ],
+)
+def test_what_the_reference_held_is_free_without_the_collector(frames: tuple[F, ...]) -> None:
+    with nothing_left_of(Protocol):
+        lane, port = open_lane()
+        lane.feed(wire(*frames))
+        assert port.told
+
+
+def test_half_a_message_is_free_when_its_connection_stops() -> None:
+    with nothing_left_of(Protocol):
+        lane, _ = open_lane()
+        lane.feed(wire(F(TEXT, b"a", fin=False)))
+        lane.stop()
 
 
 # -- permessage-deflate (RFC 7692) -------------------------------------------------------------

@@ -27,8 +27,9 @@ from carriers import (
     raw_server,
     request,
 )
-from support import SECRET, real_time
+from support import SECRET, nothing_left_of, real_time
 from websockets.client import ClientProtocol
+from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from wse import Attempt, ConnectionFailed, Decision, Limits, WseClient, WseServer, testing
@@ -556,6 +557,52 @@ async def test_refused_over_tls_closes() -> None:
     assert stream.is_closing()
     await testing.pass_time(6.0)
     assert not stream.is_aborted()
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (request(), b"101"),
+        (request({"Sec-WebSocket-Extensions": "permessage-deflate"}), b"101"),
+        (request({"Sec-WebSocket-Key": None}), b"400"),
+        (request({"Upgrade": None}), b"426"),
+        (request(line="POST / HTTP/1.1"), b"405"),
+        (b"no request\r\n\r\n", b"400"),
+        (request({"X": "x" * 9_000}), b"4"),
+    ],
+)
+@testing.virtual_time
+async def test_a_handshake_leaves_nothing_to_the_collector(asked: bytes, status: bytes) -> None:
+    with nothing_left_of(ServerProtocol):
+        stream = FakeStream()
+        upgrade = tcp._Upgrade(tcp.Listener(Acceptor(LIMITS), compression=True))
+        stream.set_protocol(upgrade)
+        upgrade.connection_made(stream)
+        stream.feed(asked)
+        assert stream.written.startswith(b"HTTP/1.1 " + status)
+        stream.abort()
+        await testing.settle()
+
+
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "503 Service Unavailable", "?"])
+@testing.virtual_time
+async def test_dialling_leaves_nothing_to_the_collector(status: str) -> None:
+    with nothing_left_of(ClientProtocol):
+        http = ClientProtocol(parse_uri("ws://test/"))
+        stream = FakeStream()
+        opening = tcp._Opening(http, b"the request", LIMITS)
+        stream.set_protocol(opening)
+        opening.connection_made(stream)
+        accept = accept_key(http.key)
+        del http
+        lines = ["Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}"]
+        stream.feed("\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode())
+        stream.end()
+        await testing.settle()
+        assert opening.opened.done()
+        assert (opening.opened.exception() is None) is (status[0] == "1")
+        stream.lose()
+        del opening, stream
 
 
 # -- giving up -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 A whole, masked as it must be, unfragmented text or binary frame within the limit is unmasked and
 handed up at once; a ping is answered as quickly. Every other frame goes, whole, into a `websockets`
-protocol made for the occasion, which checks, fails and closes as RFC 6455 wants, and is dropped
+protocol made for the occasion, which checks, fails and closes as RFC 6455 wants, and is let go
 again at a message boundary.
 """
 
@@ -23,13 +23,26 @@ try:
 except ImportError:  # pragma: no cover - the C extension is optional
     from websockets.utils import apply_mask
 
-__all__ = ["Lane", "library_logger"]
+__all__ = ["Lane", "let_go", "library_logger"]
 
 library_logger = logging.getLogger("wse.websockets")
 """What `websockets` says of what it decides for us: only that it failed itself. Below it would log
 URLs, headers and messages, and a level alone does not last: `logging.config` takes it off."""
 library_logger.setLevel(logging.ERROR)
 library_logger.addFilter(lambda record: record.levelno >= logging.ERROR)
+
+
+def let_go(protocol: Protocol) -> None:
+    """Free a protocol of `websockets` at once: it, its parser and its errors hold each other.
+
+    Until the collector came by, a peer could fill the memory with what nobody uses any more.
+    """
+    protocol.parser.close()
+    error: BaseException | None = protocol.parser_exc or protocol.handshake_exc
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
 
 _TEXT = 0x80 | Opcode.TEXT
 _BINARY = 0x80 | Opcode.BINARY
@@ -176,8 +189,7 @@ class Lane:
         self._stopped = True
         self._held = b""
         self._buffer.clear()
-        self._parts.clear()
-        self._slow = None
+        self._forget_parts()
 
     def _refill(self) -> bool:
         """Go on with what came behind, once it has a whole frame; not with a refused message."""
@@ -317,20 +329,23 @@ class Lane:
             slow.extensions = self._extensions
         slow.max_message_size = None if is_control else self._allowed(head)
         slow.receive_data(frame)
-        if slow.parser_exc is not None:
-            assert slow.close_sent is not None
-            self._fail(CloseCode(slow.close_sent.code))
-            return
-        if slow.close_rcvd is not None:
-            close = slow.close_rcvd
-            echo = b"".join(slow.data_to_send())
+        failed, sent, close = slow.parser_exc is not None, slow.close_sent, slow.close_rcvd
+        received, echo = slow.events_received(), b"".join(slow.data_to_send())
+        goes_on = slow.current_size is not None and not failed
+        if not goes_on:
+            let_go(slow)
+        if not is_control:
+            self._slow = slow if goes_on else None
+        if failed:
+            assert sent is not None
+            self._fail(CloseCode(sent.code))
+        elif close is not None:
             self.stop()
             self._port.closed_by_peer(int(close.code), close.reason, echo)
         else:
-            self._slow = None if slow.current_size is None else slow
-            for received in slow.events_received():
-                assert isinstance(received, Frame)
-                self._take_frame(received)
+            for one in received:
+                assert isinstance(one, Frame)
+                self._take_frame(one)
 
     def _take_frame(self, frame: Frame) -> None:
         """A data frame that the reference let pass: put the message together."""
@@ -352,9 +367,14 @@ class Lane:
             self._parts.clear()
             self._port.deliver(message, self._utf8 is not None)
 
-    def _fail(self, code: CloseCode) -> None:
+    def _forget_parts(self) -> None:
         self._parts.clear()
-        self._slow = None
+        if self._slow is not None:
+            let_go(self._slow)
+            self._slow = None
+
+    def _fail(self, code: CloseCode) -> None:
+        self._forget_parts()
         if code is CloseCode.PROTOCOL_ERROR:
             self.stop()
         if not self.closing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl as tls
 from collections.abc import Mapping, Sequence
+from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, cast
@@ -40,7 +41,7 @@ from .base import (
     merged,
     refused,
 )
-from .lane import library_logger
+from .lane import let_go, library_logger
 from .stream import StreamTransport, read_buffer
 
 __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
@@ -58,6 +59,20 @@ _REFUSALS = {
 
 
 # -- server ------------------------------------------------------------------------------------
+
+
+class _Http(ServerProtocol):
+    """What decides about one request."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(
+            extensions=[ServerPerMessageDeflateFactory()] if listener.compression else None,
+            logger=library_logger,
+        )
+        self._acceptor = listener.acceptor
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        return cast(Subprotocol | None, self._acceptor.select(subprotocols))
 
 
 class _Upgrade(asyncio.BufferedProtocol):
@@ -104,11 +119,13 @@ class _Upgrade(asyncio.BufferedProtocol):
 
     def _decide(self, head: bytes, rest: bytes) -> None:
         """The head of a request is complete."""
-        http = ServerProtocol(
-            extensions=[ServerPerMessageDeflateFactory()] if self._listener.compression else None,
-            select_subprotocol=lambda _, offered: self._select(offered),
-            logger=library_logger,
-        )
+        http = _Http(self._listener)
+        try:
+            self._judge(http, head, rest)
+        finally:
+            let_go(http)
+
+    def _judge(self, http: ServerProtocol, head: bytes, rest: bytes) -> None:
         http.receive_data(head)
         events = http.events_received()
         if not events:
@@ -131,9 +148,6 @@ class _Upgrade(asyncio.BufferedProtocol):
         http.send_response(response)
         self._stream.write(b"".join(http.data_to_send()))
         self._open(http, handshake, rest)
-
-    def _select(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-        return cast(Subprotocol | None, self._listener.acceptor.select(offered))
 
     def _handshake(self, request: Request) -> Handshake:
         peer = self._stream.get_extra_info("peername")
@@ -159,35 +173,40 @@ class _Upgrade(asyncio.BufferedProtocol):
 
     def _answer(self, status: int, headers: Headers | None = None) -> None:
         """Refuse over HTTP, with our own words; the peer ends then, or the timer does."""
-        response = ServerProtocol().reject(status, _REFUSALS.get(status, _REFUSALS[400]) + "\n")
+        told = {"Sec-WebSocket-Version": "13"}
         for name in ("Allow", "Upgrade"):
             if headers is not None and name in headers:
-                response.headers[name] = headers[name]
-        response.headers["Sec-WebSocket-Version"] = "13"
-        self._say_goodbye(response)
+                told[name] = headers[name]
+        self._say_goodbye(status, f"{_REFUSALS.get(status, _REFUSALS[400])}\n", told)
 
     def _refuse(self, refusal: Refusal) -> None:
-        response = ServerProtocol().reject(refusal.status, refusal.text + "\n")
-        if refusal.retry_after is not None:
-            response.headers["Retry-After"] = str(refusal.retry_after)
-        self._say_goodbye(response)
+        wait = refusal.retry_after
+        told = {} if wait is None else {"Retry-After": str(wait)}
+        self._say_goodbye(refusal.status, f"{refusal.text}\n", told)
 
     def _show(self, page: Page) -> None:
-        body = page.body.encode() if isinstance(page.body, str) else page.body
-        headers = Headers(
+        told = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        self._say_goodbye(page.status, page.body, told, page.content_type)
+
+    def _say_goodbye(
+        self,
+        status: int,
+        body: str | bytes,
+        headers: Mapping[str, str],
+        content_type: str = Page.content_type,
+    ) -> None:
+        content = body.encode() if isinstance(body, str) else body
+        told = Headers(
             {
-                "Content-Type": page.content_type,
-                "Content-Length": str(len(body)),
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
+                "Date": formatdate(usegmt=True),
+                "Content-Type": content_type,
+                "Content-Length": str(len(content)),
                 "Connection": "close",
+                **headers,
             }
         )
-        phrase = HTTPStatus(page.status).phrase
-        self._say_goodbye(Response(page.status, phrase, headers, body))
-
-    def _say_goodbye(self, response: Response) -> None:
-        self._stream.write(response.serialize())
+        answer = Response(status, HTTPStatus(status).phrase, told, content)
+        self._stream.write(answer.serialize())
         self._data.clear()
         self._refused = True
         if self._stream.can_write_eof():
@@ -279,6 +298,7 @@ class _Opening(asyncio.BufferedProtocol):
         self._head: bytearray | None = bytearray()
         self._stream: asyncio.Transport
         self.opened: asyncio.Future[StreamTransport] = asyncio.get_running_loop().create_future()
+        self.opened.add_done_callback(lambda _: let_go(http))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._stream = cast(asyncio.Transport, transport)
@@ -316,7 +336,7 @@ class _Opening(asyncio.BufferedProtocol):
         self._check()
 
     def eof_received(self) -> None:
-        if self._head is None:
+        if self._head is None and not self.opened.done():
             self._http.receive_eof()
             self._check()
 
