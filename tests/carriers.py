@@ -7,6 +7,7 @@ import base64
 import hashlib
 import socket
 import struct
+import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -95,6 +96,12 @@ class F(NamedTuple):
 def closing(code: int, reason: str | bytes = b"") -> F:
     text = reason.encode() if isinstance(reason, str) else reason
     return F(CLOSE, code.to_bytes(2, "big") + text)
+
+
+def deflated(data: bytes) -> bytes:
+    """The payload of a compressed message (RFC 7692 section 7.2.1)."""
+    packer = zlib.compressobj(wbits=-15)
+    return (packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 Heard = tuple[int, bytes]

@@ -31,9 +31,11 @@ def say(*messages: Any) -> bytes:
     return b"".join(F(TEXT, json.dumps(one).encode()).to("server") for one in messages)
 
 
-def upgrade(identity: str | None = None) -> bytes:
+def upgrade(identity: str | None = None, *, extensions: str | None = None) -> bytes:
     """The upgrade and, in the same breath, who this is."""
-    asked = request({"Sec-WebSocket-Protocol": "wse-default-json"})
+    asked = request(
+        {"Sec-WebSocket-Protocol": "wse-default-json", "Sec-WebSocket-Extensions": extensions}
+    )
     return asked if identity is None else asked + say(["~wse:hi", {"identity": identity}])
 
 

@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from carriers import CONT, PING, TEXT, F, closing
+from carriers import CONT, PING, TEXT, F, closing, deflated
 from crowd import LOOPS, Attacked, Peer, attacked, crowd, linux, say, upgrade
 from support import real_time
 
@@ -112,22 +112,60 @@ async def test_a_stranger_who_talks_costs_no_more_than_one_who_does_not(loop: st
 # -- floods ----------------------------------------------------------------------------------------
 
 OPENING = upgrade("flooder")
-WHOLE = b'["say","' + b"x" * (MIB - 10) + b'"]'
+
+
+class Flood(NamedTuple):
+    data: bytes
+    """Sent again and again."""
+    total: int
+    """Bytes of it, in the long form."""
+    message: int = 0
+    """Bytes of a message, where it is large: held a few times over while it is taken apart."""
+    compressed: bool = False
+
+    @property
+    def opening(self) -> bytes:
+        extensions = "permessage-deflate" if self.compressed else None
+        return upgrade("flooder", extensions=extensions)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the server."""
+        return ("--drain", "0", *(["--compression"] if self.compressed else []))
+
+    @property
+    def growth(self) -> int:
+        """What it may cost in memory."""
+        return 2 * MIB + 6 * self.message
+
+
+LARGEST = b'["say","' + b"x" * (MIB - 10) + b'"]'
+BOMB = deflated(LARGEST)
 FLOODS = {
-    "pings of one who never reads": (F(PING).to("server"), 100 * MIB),
-    "large pings of one who never reads": (F(PING, b"x" * 125).to("server"), 100 * MIB),
-    "tiny messages": (say(["say"]), 12 * MIB),
-    "messages that nobody handles": (say(["nobody"]), 12 * MIB),
-    "calls whose answers nobody reads": (say(["echo", 1, "s"]), 12 * MIB),
-    "messages for handlers that never end": (say(["wait"]), 12 * MIB),
-    "messages in fragments": (
-        F(TEXT, b'["say"', fin=False).to("server") + F(CONT, b"]").to("server"),
-        12 * MIB,
+    "pings of one who never reads": Flood(F(PING).to("server"), 100 * MIB),
+    "large pings of one who never reads": Flood(F(PING, b"x" * 125).to("server"), 100 * MIB),
+    "tiny messages": Flood(say(["say"]), 12 * MIB),
+    "messages that nobody handles": Flood(say(["nobody"]), 12 * MIB),
+    "calls whose answers nobody reads": Flood(say(["echo", 1, "s"]), 12 * MIB),
+    "messages for handlers that never end": Flood(say(["wait"]), 12 * MIB),
+    "messages in fragments": Flood(
+        F(TEXT, b'["say"', fin=False).to("server") + F(CONT, b"]").to("server"), 12 * MIB
     ),
-    "the largest messages, whole": (F(TEXT, WHOLE).to("server"), 100 * MIB),
-    "the largest messages, in two fragments": (
-        F(TEXT, fin=False).to("server") + F(CONT, WHOLE).to("server"),
-        100 * MIB,
+    "the largest messages": Flood(F(TEXT, LARGEST).to("server"), 100 * MIB, MIB),
+    "the largest messages, in two fragments": Flood(
+        F(TEXT, fin=False).to("server") + F(CONT, LARGEST).to("server"), 100 * MIB, MIB
+    ),
+    "tiny compressed messages": Flood(
+        F(TEXT, deflated(b'["say"]'), rsv=4).to("server"), 4 * MIB, compressed=True
+    ),
+    "bombs of the largest size": Flood(
+        F(TEXT, BOMB, rsv=4).to("server"), MIB, MIB, compressed=True
+    ),
+    "bombs in fragments": Flood(
+        F(TEXT, BOMB[:100], fin=False, rsv=4).to("server") + F(CONT, BOMB[100:]).to("server"),
+        MIB,
+        MIB,
+        compressed=True,
     ),
 }
 
@@ -136,7 +174,7 @@ async def flood(peer: Peer, data: bytes, total: int) -> int:
     """Send as much as the server takes; how much that was."""
     sock = peer.transport.get_extra_info("socket").dup()
     loop = asyncio.get_running_loop()
-    part = data * max(1, MIB // len(data))
+    part = data * max(1, min(total, MIB) // len(data))
     sent = 0
     with suppress(TimeoutError, OSError):
         while sent < total:
@@ -151,20 +189,20 @@ async def flood(peer: Peer, data: bytes, total: int) -> int:
 @both_loops
 @real_time
 async def test_a_flood_costs_a_bounded_amount_and_nobody_else_notices(name: str, loop: str) -> None:
-    data, total = FLOODS[name]
-    async with attacked(loop=loop, limits={"heartbeat_interval": 1}) as victim:
+    attack = FLOODS[name]
+    total = min(attack.total, MIB // 16 if attack.compressed else 4 * MIB + 32 * attack.message)
+    limits = {"heartbeat_interval": 1}
+    async with attacked(*attack.options, loop=loop, limits=limits) as victim:
         client = await honest(victim)
-        peer = Peer(OPENING)
+        peer = Peer(attack.opening)
         async with crowd(victim.port, peer, welcomed=True):
             peer.transport.pause_reading()
             before = victim.forget_peak()
-            some = min(total, max(4 * MIB, 32 * len(data)))
-            flooding = asyncio.create_task(flood(peer, data, some))
+            flooding = asyncio.create_task(flood(peer, attack.data, total))
             while not flooding.done():
                 assert await client.call("echo", "still there?") == "still there?"
-            assert flooding.result() > MIB
-            # One message is held a few times over while it is taken apart.
-            assert victim.peak() - before < 2 * MIB + 6 * len(data)
+            assert flooding.result() > total // 4
+            assert victim.peak() - before < attack.growth
         await settled(client, devices=1)
         await client.close()
 

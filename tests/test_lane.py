@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -361,6 +362,42 @@ def test_half_a_message_is_free_when_its_connection_stops() -> None:
         lane.stop()
 
 
+# -- turns -------------------------------------------------------------------------------------
+
+
+def taken_in_a_turn(frames: Sequence[F], extensions: Sequence[Extension] = ()) -> list[int]:
+    """How many messages each turn of 10,000 bytes takes in of so many frames."""
+    lane, port = open_lane(extensions=extensions, max_size=5000, max_turn=10_000)
+    turns: list[int] = []
+    lane.feed(wire(*frames))
+    while not turns or lane.behind:
+        if turns:
+            lane.feed()
+        turns.append(len(port.told) - sum(turns))
+    assert sum(turns) == len(frames)
+    return turns
+
+
+def test_a_turn_takes_in_so_many_bytes() -> None:
+    # A frame counts 64 bytes more than it has, with its head of 8, or of 6.
+    assert taken_in_a_turn([F(TEXT, b"x" * 2928)] * 8) == [4, 4]
+    assert taken_in_a_turn([F(PING, b"x" * 30)] * 150) == [100, 50]
+
+
+def test_what_the_reference_decides_counts_more() -> None:
+    sender = deflate()
+    frames = [compressed(sender, b"x") for _ in range(100)]
+    most = -(-10_000 // (512 + 64 + len(frames[-1].to("server"))))
+    assert max(taken_in_a_turn(frames, [deflate()])) == most
+
+
+def test_what_was_compressed_counts_inflated() -> None:
+    sender = deflate()
+    frames = [compressed(sender, b"x" * 4000) for _ in range(9)]
+    assert sum(len(frame.payload) for frame in frames) < 500
+    assert taken_in_a_turn(frames, [deflate()]) == [3, 3, 3]
+
+
 # -- permessage-deflate (RFC 7692) -------------------------------------------------------------
 
 
@@ -419,6 +456,22 @@ def test_compressed_message_above_the_limit(size: int) -> None:
     lane, port = open_lane(max_size=1000 if size == 1001 else 20_000, extensions=[deflate()])
     lane.feed(wire(frame))
     assert port.told == [("failed", 1009)]
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_bomb_is_inflated_no_further_than_the_limit(pieces: int) -> None:
+    payload = compressed(deflate(), bytes(20_000_000)).payload
+    first = F(TEXT, payload[: len(payload) // pieces], fin=pieces == 1, rsv=4)
+    lane, port = open_lane(max_size=30_000, extensions=[deflate()])
+    data = wire(first, F(CONT, payload[len(first.payload) :]))
+    tracemalloc.start()
+    try:
+        lane.feed(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert port.told == [("failed", 1009)]
+    assert most < 10 * lane.max_size
 
 
 def test_compressed_fragments_above_the_limit() -> None:

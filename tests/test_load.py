@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from crowd import Peer, attacked, crowd, linux, say, upgrade
 from support import bounded
-from test_attacks import FLOODS, MIB, OPENING, flood, honest, settled
+from test_attacks import FLOODS, MIB, flood, honest, settled
 
 pytestmark = linux
 
@@ -206,15 +206,15 @@ async def test_one_percent_that_does_not_read_does_not_slow_the_others_down() ->
 @pytest.mark.timeout(120)
 @bounded(120)
 async def test_no_flood_holds_the_loop_for_long(name: str) -> None:
-    data, total = FLOODS[name]
-    async with attacked("--drain", "0") as victim:
+    attack = FLOODS[name]
+    async with attacked(*attack.options) as victim:
         client = await honest(victim)
-        peer = Peer(OPENING)
+        peer = Peer(attack.opening)
         async with crowd(victim.port, peer, welcomed=True):
             peer.transport.pause_reading()
             await client.call("held")
             before = victim.forget_peak()
-            sent = await flood(peer, data, total)
+            sent = await flood(peer, attack.data, attack.total)
             held = await client.call("held")
             told(
                 flood=name,

@@ -21,6 +21,7 @@ from carriers import (
     Recorder,
     accept_key,
     closing,
+    deflated,
     dial,
     listening,
     raw_client,
@@ -174,11 +175,6 @@ async def test_unix_socket_that_is_not_there(tmp_path: Path) -> None:
 # -- permessage-deflate (RFC 7692) ---------------------------------------------------------------
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
-
-
-def deflated(data: bytes) -> bytes:
-    packer = zlib.compressobj(wbits=-15)
-    return (packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ class Limits:
     """Frames that one message may come in (RFC 6455 section 5.4); more close with 1009."""
     max_turn_bytes: int = 16 * 1024
     """Bytes of frames that are taken in from one peer in one turn of the loop; then the others have
-    theirs. Each frame counts 64 more, a fragment 512: their work is not in their bytes."""
+    theirs. Each frame counts 64 more, a fragment or a compressed one 512, and what was compressed
+    counts inflated: their work is not in their bytes. A message is never cut."""
     max_challenge_rounds: int = 8
     """Challenges that `identify` may ask in one attempt."""
     max_unwritten_bytes: int = 1024 * 1024

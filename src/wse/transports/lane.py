@@ -86,7 +86,8 @@ class Lane:
         side: Which side this is.
         max_size: Bytes of the largest message; may change at any time.
         max_fragments: Frames of a message.
-        max_turn: Bytes of frames that are taken in at once; see `Limits.max_turn_bytes`.
+        max_turn: Bytes of frames, inflated, that are taken in at once; see
+            `Limits.max_turn_bytes`.
         extensions: Those that were negotiated.
     """
 
@@ -295,8 +296,8 @@ class Lane:
                         payload = apply_mask(payload, data[body - 4 : body])
                     self._port.answer(payload)
             else:
-                self._take_slowly(data[start:stop], head)
-                left -= _SLOW_FRAME_COST
+                inflated = self._take_slowly(data[start:stop], head)
+                left -= _SLOW_FRAME_COST + max(0, inflated - size)
             left -= stop - start + _FRAME_COST
             start = stop
         return start
@@ -319,8 +320,8 @@ class Lane:
         else:
             self._fail(CloseCode.PROTOCOL_ERROR)
 
-    def _take_slowly(self, frame: bytes, head: int) -> None:
-        """Let the reference decide about one whole frame."""
+    def _take_slowly(self, frame: bytes, head: int) -> int:
+        """Let the reference decide about one whole frame; the bytes that it carried, inflated."""
         slow = self._slow
         is_control = head & 0x08
         if slow is None or is_control:
@@ -343,9 +344,11 @@ class Lane:
             self.stop()
             self._port.closed_by_peer(int(close.code), close.reason, echo)
         else:
-            for one in received:
-                assert isinstance(one, Frame)
-                self._take_frame(one)
+            (taken,) = received
+            assert isinstance(taken, Frame)
+            self._take_frame(taken)
+            return len(taken.data)
+        return 0
 
     def _take_frame(self, frame: Frame) -> None:
         """A data frame that the reference let pass: put the message together."""
