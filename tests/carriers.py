@@ -514,5 +514,6 @@ class FakeStream(asyncio.Transport):
     def _lose(self) -> None:
         if not self._lost:
             self._lost = self._closing = True
+            self._backlog = 0
             self._protocol.connection_lost(None)
             del self._protocol

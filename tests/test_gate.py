@@ -1,10 +1,23 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
+from carriers import CLOSE, FakeStream
+from crowd import say, upgrade
 
-from wse import ConnectionFailed, Limits, NotAuthorized, Proxies, WseServer, testing
+from wse import (
+    Attempt,
+    ConnectionFailed,
+    Decision,
+    Limits,
+    NotAuthorized,
+    Proxies,
+    WseServer,
+    testing,
+)
+from wse.transports import tcp
 
 
 @testing.virtual_time
@@ -58,3 +71,118 @@ async def test_the_log_names_a_refused_page_once_and_no_nonsense(
         for number in range(200):
             await come(f"https://{number}.example")
     assert len(caplog.records) == 100
+
+
+# -- strangers who do not go -----------------------------------------------------------------------
+
+
+class Stubborn(FakeStream):
+    """A peer who asks, and then neither answers a close frame nor goes."""
+
+    def __init__(self, server: WseServer, asks: bytes, *, address: str = "192.0.2.1") -> None:
+        super().__init__()
+        self._address = address
+        http = tcp._Upgrade(tcp.Listener(server.acceptor))
+        self.set_protocol(http)
+        http.connection_made(self)
+        self.feed(asks)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return (self._address, 4200) if name == "peername" else default
+
+    @property
+    def status(self) -> int:
+        return int(self.written.split(b" ", 2)[1])
+
+    @property
+    def is_told_to_go(self) -> bool:
+        """Whether a close frame was sent."""
+        return bytes([0x80 | CLOSE]) in self.written.partition(b"\r\n\r\n")[2]
+
+
+def hospitable(**limits: Any) -> WseServer:
+    def identify(attempt: Attempt) -> Decision:
+        if attempt.identity == "nobody":
+            return attempt.refuse()
+        return attempt.accept(attempt.identity)
+
+    return WseServer(identify, limits=Limits(**limits))
+
+
+WITHOUT_SUBPROTOCOL = upgrade().replace(b"wse-default-json", b"another")
+UNWELCOME = {
+    "no common subprotocol": WITHOUT_SUBPROTOCOL,
+    "refused": upgrade("nobody"),
+    "speaks nonsense": upgrade() + say("nonsense"),
+}
+
+
+@pytest.mark.parametrize("asks", UNWELCOME.values(), ids=UNWELCOME)
+@testing.virtual_time
+async def test_a_stranger_who_was_sent_away_counts_until_its_socket_is_gone(asks: bytes) -> None:
+    server = hospitable(max_strangers=1)
+    stubborn = Stubborn(server, asks)
+    assert (stubborn.status, stubborn.is_told_to_go) == (101, True)
+    assert Stubborn(server, upgrade()).status == 503
+    assert server.stats().strangers == 1
+    await testing.pass_time(4.9)
+    assert Stubborn(server, upgrade()).status == 503
+    await testing.pass_time(0.2)
+    assert stubborn.is_aborted()
+    assert server.stats().strangers == 0
+    last = Stubborn(server, upgrade("alice"))
+    assert last.status == 101
+    last.lose()
+
+
+@pytest.mark.parametrize("asks", [*UNWELCOME.values(), upgrade("alice")])
+@testing.virtual_time
+async def test_an_address_has_its_place_back_when_the_socket_is_gone(asks: bytes) -> None:
+    server = hospitable(max_connections_per_address=1)
+    stubborn = Stubborn(server, asks)
+    server.drop_client("alice")
+    assert stubborn.is_told_to_go
+    assert Stubborn(server, upgrade()).status == 429
+    elsewhere = Stubborn(server, upgrade("bob"), address="192.0.2.2")
+    assert elsewhere.status == 101
+    await testing.pass_time(5.1)
+    last = Stubborn(server, upgrade("carol"))
+    assert last.status == 101
+    for stream in (elsewhere, last):
+        stream.lose()
+    assert len(server.acceptor._addresses) == 0
+
+
+@pytest.mark.parametrize("asks", UNWELCOME.values(), ids=UNWELCOME)
+@testing.virtual_time
+async def test_a_stranger_who_was_sent_away_is_aborted_when_its_time_is_over(asks: bytes) -> None:
+    server = hospitable(authentication_timeout=2)
+    stubborn = Stubborn(server, asks)
+    await testing.pass_time(1.9)
+    assert not stubborn.is_aborted()
+    await testing.pass_time(0.2)
+    assert stubborn.is_aborted()
+
+
+@testing.virtual_time
+async def test_a_stranger_who_is_too_late_has_a_moment_to_go() -> None:
+    server = hospitable()
+    stubborn = Stubborn(server, upgrade())
+    await testing.pass_time(10.1)
+    assert stubborn.is_told_to_go
+    assert not stubborn.is_aborted()
+    await testing.pass_time(1)
+    assert stubborn.is_aborted()
+    await testing.pass_time(60)
+    assert server.stats().strangers == 0
+
+
+@testing.virtual_time
+async def test_a_device_has_the_whole_time_of_a_close() -> None:
+    server = hospitable(authentication_timeout=2)
+    device = Stubborn(server, upgrade("alice"))
+    server.drop_client("alice")
+    await testing.pass_time(4.9)
+    assert not device.is_aborted()
+    await testing.pass_time(0.2)
+    assert device.is_aborted()

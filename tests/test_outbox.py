@@ -53,6 +53,9 @@ class Pipe(Transport):
     def resume_reading(self) -> None:
         raise NotImplementedError
 
+    def when_closed(self, tell: Callable[[Transport], object]) -> None:
+        raise NotImplementedError
+
     async def wait_closed(self) -> None:
         raise NotImplementedError
 

@@ -23,6 +23,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.protocol import Side
 
 from wse import Limits, testing
+from wse.transports.base import Transport
 from wse.transports.stream import StreamTransport
 
 LIMITS = Limits(max_message_bytes=1000, close_timeout=5.0, max_unwritten_bytes=1000)
@@ -530,8 +531,8 @@ async def test_peer_that_stays_after_a_failure_is_aborted_in_time(side: str) -> 
 @testing.virtual_time
 async def test_loss_is_1006_once(side: str) -> None:
     opened = Opened(side)
-    gone: list[StreamTransport] = []
-    opened.transport.closed = gone.append
+    gone: list[Transport] = []
+    opened.transport.when_closed(gone.append)
     opened.arrive(F(TEXT, b"half", fin=False))
     opened.stream.lose()
     opened.transport.close(1000, "")

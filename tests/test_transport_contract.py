@@ -298,6 +298,22 @@ async def test_close_from_either_end(place: Place) -> None:
 
 
 @contract
+async def test_who_asks_is_told_when_nothing_is_left(place: Place) -> None:
+    loop = asyncio.get_running_loop()
+    async with place.joined() as ends:
+        gone = [loop.create_future() for _ in ends]
+        for end, future in zip(ends, gone, strict=True):
+            end.transport.when_closed(future.set_result)
+        assert not any(future.done() for future in gone)
+        ends[0].transport.close(1000, "")
+        for end, future in zip(ends, gone, strict=True):
+            assert await future is end.transport
+            late = loop.create_future()
+            end.transport.when_closed(late.set_result)
+            assert await late is end.transport
+
+
+@contract
 async def test_what_waits_at_the_peer_of_a_close_does_not_disturb(place: Place) -> None:
     async with place.joined() as (ours, theirs):
         theirs.on_message = lambda data: theirs.post(b"echo of " + data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ __all__ = ["Gate"]
 logger = logging.getLogger("wse.server")
 
 _MOST_NAMED = 100
+_FAREWELL = 1.0
+"""Seconds in which a stranger whose time is over may still answer the close frame."""
 
 
 class Gate(Generic[S]):
@@ -40,8 +43,10 @@ class Gate(Generic[S]):
         proxies: Proxies | None,
     ) -> None:
         self.limits = hub.limits
-        self.strangers: set[WseConnection[S]] = set()
-        """The connections that are not identified yet."""
+        self.strangers: dict[WseConnection[S], float] = {}
+        """The connections that are not identified yet, and the loop's time when they must be."""
+        self._sent_away = 0
+        """Strangers that were closed, and whose sockets are still there."""
         self._addresses = Addresses(hub.limits.max_connections_per_address)
         self._hub = hub
         self._protocols = {protocol.name: protocol for protocol in hub.protocols}
@@ -62,6 +67,11 @@ class Gate(Generic[S]):
     def is_shut(self) -> bool:
         """Whether nobody is let in, because the server closes."""
         return self._shut > 0
+
+    @property
+    def strangers_count(self) -> int:
+        """How many strangers hold a socket."""
+        return len(self.strangers) + self._sent_away
 
     @contextmanager
     def shut(self) -> Iterator[None]:
@@ -85,8 +95,8 @@ class Gate(Generic[S]):
             self._name(origin or "")
             return self._refuse("origin", 403, "This origin may not connect.")
         wait = math.ceil(self.limits.authentication_timeout)
-        if len(self.strangers) >= self.limits.max_strangers:
-            logger.info("refused a connection: %d are not identified", len(self.strangers))
+        if self.strangers_count >= self.limits.max_strangers:
+            logger.info("refused a connection: %d are not identified", self.strangers_count)
             return self._refuse("strangers", 503, "Too many at once.", retry_after=wait)
         peer = self._peer(handshake)
         if self._addresses.full(peer):
@@ -110,27 +120,50 @@ class Gate(Generic[S]):
         """Take a connection that a carrier has opened; see `Acceptor`."""
         self._hub.counts.connections += 1
         transport.max_message_bytes = self.limits.max_stranger_message_bytes
+        peer = self._peer(handshake)
+        self._addresses.add(peer)
+        deadline = handshake.opened + self.limits.authentication_timeout
         if self._shut or subprotocol is None:
             reason = Reason.SERVER_CLOSING if self._shut else Reason.PROTOCOL_ERROR
             self._hub.counts.close(reason.close_code, reason)
             transport.close(reason.close_code, reason)
+            self._see_out(transport, peer, deadline)
             return
-        handshake = replace(handshake, remote_addr=self._peer(handshake))
+        handshake = replace(handshake, remote_addr=peer)
         conn: WseConnection[S] = WseConnection(
             self._hub, transport, self._protocols[subprotocol], handshake
         )
-        self.strangers.add(conn)
-        self._addresses.add(conn.remote_addr)
+        self.strangers[conn] = deadline
         conn.start()
 
     def identified(self, conn: WseConnection[S]) -> None:
         """A connection is no stranger any more."""
-        self.strangers.discard(conn)
+        del self.strangers[conn]
 
     def left(self, conn: WseConnection[S]) -> None:
         """A connection that was let in has ended."""
-        self.strangers.discard(conn)
-        self._addresses.remove(conn.remote_addr)
+        self._see_out(conn._transport, conn.remote_addr, self.strangers.pop(conn, None))
+
+    def _see_out(self, transport: Transport, peer: str | None, deadline: float | None) -> None:
+        """Count one that was closed while its socket lives: a stranger's no longer than its time.
+
+        Args:
+            transport: What was closed.
+            peer: Its address.
+            deadline: The loop's time when a stranger must be identified; None for a device.
+        """
+        transport.when_closed(lambda _: self._addresses.remove(peer))
+        if deadline is None:
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_at(max(deadline, loop.time() + _FAREWELL), transport.abort)
+        self._sent_away += 1
+
+        def gone(_: Transport) -> None:
+            timer.cancel()
+            self._sent_away -= 1
+
+        transport.when_closed(gone)
 
     def _peer(self, handshake: Handshake) -> str | None:
         """The peer's address, as far as proxies may tell it."""

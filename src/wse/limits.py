@@ -20,12 +20,14 @@ class Limits:
     upgrade_timeout: float = 5.0
     """From the TCP connection to the end of the HTTP upgrade; then the socket is closed."""
     authentication_timeout: float = 10.0
-    """From the TCP connection to the welcome; then closed with `wse.authentication-timeout`."""
+    """From the TCP connection to the welcome; then closed with `wse.authentication-timeout`, and a
+    second later the socket is gone. So is by then that of a stranger who was sent away before."""
     max_strangers: int = 1000
-    """Upgraded connections that are not identified yet; more get HTTP 503 with Retry-After."""
+    """Upgraded connections that are not identified yet, or were sent away before and are not gone
+    yet; more get HTTP 503 with Retry-After."""
     max_connections_per_address: int | None = None
-    """Connections from one IP address, for IPv6 from one /64 network; more get HTTP 429 with
-    Retry-After. Many people may share an address: off unless asked for."""
+    """Connections from one IP address, for IPv6 from one /64 network, until their sockets are gone;
+    more get HTTP 429 with Retry-After. Many people may share an address: off unless asked for."""
     max_upgrade_bytes: int = 16 * 1024
     """The HTTP upgrade request; a longer one gets status 431."""
     max_stranger_message_bytes: int = 16 * 1024

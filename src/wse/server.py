@@ -203,7 +203,7 @@ class WseServer(Generic[S]):
         return Stats(
             users=len(self.clients),
             devices=len(conns),
-            strangers=len(self.acceptor.strangers),
+            strangers=self.acceptor.strangers_count,
             handlers=len(self._hub.tasks),
             waiting_messages=sum(len(conn._desk) for conn in conns),
             queued_bytes=sum(conn.queued_bytes for conn in conns),

@@ -322,7 +322,7 @@ class House:
     def check_nothing_is_left(self) -> None:
         server = self.server
         assert self.case.calls == 0
-        assert server.acceptor.strangers == set()
+        assert server.acceptor.strangers_count == 0
         assert set(server.clients) == {BYSTANDER}
         assert len(server.clients.conns) == 1
         assert server._hub.tasks == set()

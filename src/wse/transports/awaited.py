@@ -173,6 +173,12 @@ class AwaitedTransport(Transport):
     async def wait_closed(self) -> None:
         await asyncio.shield(self._gone)
 
+    def when_closed(self, tell: Callable[[Transport], object]) -> None:
+        if self._gone.done():
+            tell(self)
+        else:
+            self._gone.add_done_callback(lambda _: tell(self))
+
     # -- inside --------------------------------------------------------------------------------
 
     async def _read(self) -> None:

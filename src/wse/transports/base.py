@@ -102,6 +102,10 @@ class Transport(ABC):
     async def wait_closed(self) -> None:
         """Wait until nothing of the connection is left."""
 
+    @abstractmethod
+    def when_closed(self, tell: Callable[[Transport], object]) -> None:
+        """Tell of this transport once nothing of it is left; now, when that is so already."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Handshake:

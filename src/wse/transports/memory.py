@@ -93,6 +93,12 @@ class MemoryTransport(Transport):
     async def wait_closed(self) -> None:
         await asyncio.shield(self._gone)
 
+    def when_closed(self, tell: Callable[[Transport], object]) -> None:
+        if self._gone.done():
+            tell(self)
+        else:
+            self._gone.add_done_callback(lambda _: tell(self))
+
     def tear(self) -> None:
         """Break the connection: both ends see 1006, and what was under way is lost."""
         if self._ended:

@@ -83,8 +83,7 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
         self._look: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] | None = None
-        self.closed: Callable[[StreamTransport], None] | None = None
-        """Told once, when nothing of the connection is left."""
+        self._when_closed: list[Callable[[Transport], object]] = []
         stream.set_write_buffer_limits(high=1, low=0)
         stream.set_protocol(self)
 
@@ -157,6 +156,12 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
                 self._gone = self._loop.create_future()
             await asyncio.shield(self._gone)
 
+    def when_closed(self, tell: Callable[[Transport], object]) -> None:
+        if self._is_gone:
+            tell(self)
+        else:
+            self._when_closed.append(tell)
+
     # -- asyncio -----------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -201,8 +206,8 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
                 self._receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
         if self._gone is not None:
             self._gone.set_result(None)
-        if self.closed is not None:
-            self.closed(self)
+        for tell in self._when_closed:
+            tell(self)
 
     # -- the lane ----------------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ class _Upgrade(asyncio.BufferedProtocol):
         limits = listener.acceptor.limits
         transport = StreamTransport(self._stream, Side.SERVER, limits, http.extensions)
         listener.open.add(transport)
-        transport.closed = listener.open.discard
+        transport.when_closed(listener.open.discard)
         transport.preload(rest)
         listener.acceptor.open(transport, handshake, http.subprotocol)
 
@@ -230,7 +230,7 @@ class Listener:
         self.compression = compression
         self.stopped = False
         self.upgrading: set[asyncio.Transport] = set()
-        self.open: set[StreamTransport] = set()
+        self.open: set[Transport] = set()
         self._server: asyncio.Server
 
     @property
