@@ -14,6 +14,7 @@ def test_defaults() -> None:
     assert asdict(Limits()) == {
         "upgrade_timeout": 5.0,
         "authentication_timeout": 10.0,
+        "max_upgrading": 4096,
         "max_strangers": 1000,
         "max_connections_per_address": None,
         "max_upgrade_bytes": 16_384,

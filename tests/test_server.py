@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypedDict
 
 import msgspec
 import pytest
+from carriers import raw_client, request
 from support import SECRET, boom, real_time
 
 from wse import (
@@ -1271,6 +1272,21 @@ async def test_pages_of_listed_origins_may_connect() -> None:
 def test_what_is_no_origin_cannot_be_listed() -> None:
     with pytest.raises(ValueError, match=r"app\.example"):
         make_server(origins=["app.example"])
+
+
+@real_time
+async def test_sockets_without_a_request_are_in_the_figures() -> None:
+    server = make_server()
+    async with server.listen(port=0) as listener, raw_client(listener.port, upgraded=False) as peer:
+        async with raw_client(listener.port, upgraded=False) as other:
+            other.writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await other.head()
+            assert server.stats().upgrading == 2
+            assert server.stats().strangers == 0
+        peer.writer.write(request({"Sec-WebSocket-Protocol": WseJSON.name}))
+        await peer.head()
+        assert server.stats().strangers == 1
+    assert server.stats().upgrading == 0
 
 
 @testing.virtual_time

@@ -14,6 +14,7 @@ from wse.transports.memory import MemoryDialer
 NOTHING = Stats(
     users=0,
     devices=0,
+    upgrading=0,
     strangers=0,
     handlers=0,
     waiting_messages=0,
@@ -172,6 +173,7 @@ def test_the_page_for_prometheus_is_read_by_its_own_parser() -> None:
     stats = Stats(
         users=1,
         devices=2,
+        upgrading=12,
         strangers=3,
         handlers=4,
         waiting_messages=5,
@@ -193,6 +195,7 @@ def test_the_page_for_prometheus_is_read_by_its_own_parser() -> None:
     assert samples == {
         ("wse_users",): 1,
         ("wse_devices",): 2,
+        ("wse_upgrading",): 12,
         ("wse_strangers",): 3,
         ("wse_handlers",): 4,
         ("wse_waiting_messages",): 5,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import zlib
@@ -485,6 +486,61 @@ async def _until_upgrading(listener: tcp.Listener) -> None:
     assert listener.upgrading
 
 
+@testing.virtual_time
+async def test_who_comes_after_the_listener_has_stopped_is_not_taken() -> None:
+    acceptor = Acceptor(LIMITS)
+    listener = tcp.Listener(acceptor)
+    listener.stopped = True
+    late = come(listener)
+    late.feed(request())
+    await testing.settle()
+    assert late.is_aborted()
+    assert late.written == b""
+    assert listener.upgrading == set()
+    assert acceptor.accepted.empty()
+
+
+@testing.virtual_time
+async def test_sockets_without_a_request_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "wse.server")
+    acceptor = Acceptor(Limits(max_upgrading=2))
+    listener = tcp.Listener(acceptor)
+    first, second, surplus = (come(listener) for _ in range(3))
+    assert surplus.is_aborted()
+    assert "2 have no request yet" in caplog.text
+    surplus.feed(request())
+    first.feed(request())
+    await testing.settle()
+    assert surplus.written == b""
+    third = come(listener)
+    for stream in (second, third):
+        stream.feed(request())
+        assert stream.written.startswith(b"HTTP/1.1 101")
+    for stream in (first, second, third):
+        stream.lose()
+    assert acceptor.accepted.qsize() == 3
+
+
+@real_time
+async def test_a_burst_waits_at_the_system_and_is_taken_in_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    troubles: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: troubles.append(told))
+
+    def no_more(_: socket.socket) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async with listening(Acceptor(LIMITS)) as listener:
+        monkeypatch.setattr(socket.socket, "accept", no_more)
+        address = ("127.0.0.1", listener.port)
+        burst = [socket.create_connection(address, timeout=5) for _ in range(100)]
+        await testing.settle()
+        assert 0 < len(troubles) <= 8
+        for one in burst:
+            one.close()
+
+
 @real_time
 async def test_open_connections_are_known_until_they_end() -> None:
     acceptor = Acceptor(LIMITS)
@@ -525,13 +581,19 @@ async def test_an_address_that_is_taken() -> None:
             )
 
 
-@testing.virtual_time
-async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
-    listener = tcp.Listener(Acceptor(Limits(upgrade_timeout=5.0)))
-    stream = FakeStream()
+def come(listener: tcp.Listener, *, half_closes: bool = True) -> FakeStream:
+    """A socket that the listener has accepted."""
+    stream = FakeStream(half_closes=half_closes)
     upgrade = tcp._Upgrade(listener)
     stream.set_protocol(upgrade)
     upgrade.connection_made(stream)
+    return stream
+
+
+@testing.virtual_time
+async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
+    listener = tcp.Listener(Acceptor(Limits(upgrade_timeout=5.0)))
+    stream = come(listener)
     stream.feed(b"GET / HTTP/1.1\r\n\r\n")
     stream.feed(request())
     assert stream.written.startswith(b"HTTP/1.1 426")
@@ -544,11 +606,7 @@ async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
 
 @testing.virtual_time
 async def test_refused_over_tls_closes() -> None:
-    listener = tcp.Listener(Acceptor(LIMITS))
-    stream = FakeStream(half_closes=False)
-    upgrade = tcp._Upgrade(listener)
-    stream.set_protocol(upgrade)
-    upgrade.connection_made(stream)
+    stream = come(tcp.Listener(Acceptor(LIMITS)), half_closes=False)
     stream.feed(b"GET / HTTP/1.1\r\n\r\n")
     assert stream.is_closing()
     await testing.pass_time(6.0)
@@ -570,10 +628,7 @@ async def test_refused_over_tls_closes() -> None:
 @testing.virtual_time
 async def test_a_handshake_leaves_nothing_to_the_collector(asked: bytes, status: bytes) -> None:
     with nothing_left_of(ServerProtocol):
-        stream = FakeStream()
-        upgrade = tcp._Upgrade(tcp.Listener(Acceptor(LIMITS), compression=True))
-        stream.set_protocol(upgrade)
-        upgrade.connection_made(stream)
+        stream = come(tcp.Listener(Acceptor(LIMITS), compression=True))
         stream.feed(asked)
         assert stream.written.startswith(b"HTTP/1.1 " + status)
         stream.abort()

@@ -22,6 +22,8 @@ class Limits:
     authentication_timeout: float = 10.0
     """From the TCP connection to the welcome; then closed with `wse.authentication-timeout`, and a
     second later the socket is gone. So is by then that of a stranger who was sent away before."""
+    max_upgrading: int = 4096
+    """Sockets of one listener whose HTTP request is not complete; more are closed at once."""
     max_strangers: int = 1000
     """Upgraded connections that are not identified yet, or were sent away before and are not gone
     yet; more get HTTP 503 with Retry-After."""

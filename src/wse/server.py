@@ -116,6 +116,7 @@ class WseServer(Generic[S]):
         self._hub.make_state = state
         self._hub.rates = UserRates(limits)
         self._loop_lag = LoopLag()
+        self._listeners: set[Listener] = set()
         self._farewell = Farewell(lambda seconds: self.close(drain=seconds))
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
@@ -203,6 +204,7 @@ class WseServer(Generic[S]):
         return Stats(
             users=len(self.clients),
             devices=len(conns),
+            upgrading=sum(len(one.upgrading) for one in tuple(self._listeners)),
             strangers=self.acceptor.strangers_count,
             handlers=len(self._hub.tasks),
             waiting_messages=sum(len(conn._desk) for conn in conns),
@@ -287,6 +289,7 @@ class WseServer(Generic[S]):
         )
         if ssl is None and unix is None and not self.acceptor.is_behind_proxies:
             _warn_of_listeners(host)
+        self._listeners.add(listener)
         self._loop_lag.start()
         try:
             yield listener
@@ -294,6 +297,7 @@ class WseServer(Generic[S]):
             listener.stop()
             await self.close(drain=drain)
             await listener.wait_closed()
+            self._listeners.remove(listener)
             self._loop_lag.stop()
 
     async def close(self, *, drain: float = 0.0) -> None:

@@ -32,7 +32,8 @@ class Stats:
 
     users: int = _now("Users with a device here.")
     devices: int = _now("Identified connections.")
-    strangers: int = _now("Connections that are not identified yet.")
+    upgrading: int = _now("Sockets of its own listeners that have no request yet.")
+    strangers: int = _now("Connections not identified yet, or sent away before and not gone yet.")
     handlers: int = _now("Asynchronous handlers and identifications at work.")
     waiting_messages: int = _now("Messages that wait for their handlers.")
     queued_bytes: int = _now("Bytes sent that no carrier has written yet.")

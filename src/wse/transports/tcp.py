@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
@@ -46,6 +48,12 @@ from .stream import StreamTransport, read_buffer
 
 __all__ = ["Listener", "StreamTransport", "TcpDialer", "listen"]
 
+logger = logging.getLogger("wse.server")
+
+_QUEUE = 1024
+"""Connections that wait at the system to be accepted, where it allows as many."""
+_ACCEPTS = 8
+"""How many of them asyncio accepts in one turn of the loop."""
 _NO_WEBSOCKET = (426, 505)
 """How a GET request is answered that asks for no WebSocket, or in HTTP/1.0."""
 _HEAD_END = b"\r\n\r\n"
@@ -84,18 +92,21 @@ class _Upgrade(asyncio.BufferedProtocol):
         self._data = bytearray()
         self._refused = False
         self._stream: asyncio.Transport
-        self._opened = (
-            asyncio.get_running_loop().time()
-        )  # accepted, its TLS handshake still to come
+        # Accepted; the TLS handshake is still to come.
+        self._opened = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._stream = cast(asyncio.Transport, transport)
-        if self._listener.stopped:  # accepted before, and announced only now
+        listener, limits = self._listener, self._listener.acceptor.limits
+        full = len(listener.upgrading) >= limits.max_upgrading
+        if full:
+            logger.info("closed a connection: %d have no request yet", len(listener.upgrading))
+        if full or listener.stopped:  # which was accepted before, and is announced only now
             self._refused = True
             self._stream.abort()
-        deadline = self._opened + self._listener.acceptor.limits.upgrade_timeout
+        deadline = self._opened + limits.upgrade_timeout
         self._timer = asyncio.get_running_loop().call_at(deadline, self._stream.abort)
-        self._listener.upgrading.add(self._stream)
+        listener.upgrading.add(self._stream)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._timer.cancel()
@@ -277,11 +288,22 @@ async def listen(
     if ssl is not None:
         secure = {"ssl": ssl, "ssl_handshake_timeout": acceptor.limits.upgrade_timeout}
     if unix is not None:
-        server = await loop.create_unix_server(upgrade, unix, **secure)
+        server = await loop.create_unix_server(upgrade, unix, backlog=_ACCEPTS, **secure)
     else:
-        server = await loop.create_server(upgrade, host, port, backlog=1024, **secure)
+        server = await loop.create_server(upgrade, host, port, backlog=_ACCEPTS, **secure)
+    for one in server.sockets:
+        _lengthen_queue(one)
     listener._server = server
     return listener
+
+
+def _lengthen_queue(listening: socket.socket) -> None:
+    """Let more wait than asyncio is to accept in one turn.
+
+    It tries as often in each, also when the process may have no more files, and logs each time.
+    """
+    with socket.fromfd(listening.fileno(), listening.family, listening.type) as again:
+        again.listen(_QUEUE)
 
 
 # -- client ------------------------------------------------------------------------------------
