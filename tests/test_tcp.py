@@ -283,6 +283,9 @@ def http(status: str, *headers: str, body: str = "") -> bytes:
         (http("429 Too Many Requests", "Retry-After: 17"), 429, True, 17.0),
         (http("503 Service Unavailable", "Retry-After: 3", body="busy"), 503, True, 3.0),
         (http("503 Service Unavailable"), 503, True, 0.0),
+        (http("503 Service Unavailable", "Retry-After: 86400"), 503, True, 3600.0),
+        (http("503 Service Unavailable", f"Retry-After: {'9' * 5000}"), 503, True, 3600.0),
+        (http("503 Service Unavailable", "Retry-After: 2", "Retry-After: 9"), 503, True, 2.0),
         (
             http("503 Service Unavailable", "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT"),
             503,

@@ -31,6 +31,8 @@ __all__ = [
     "refused",
 ]
 
+_LONGEST_WAIT = 3600.0
+"""Seconds that a client waits at most because a server says so."""
 _token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -171,7 +173,7 @@ def refused(status: int, retry_after: float) -> ConnectionFailed:
         {"status": status},
         f"the server answered with HTTP status {status}",
         temporary=status == 429 or status >= 500,
-        retry_after=retry_after,
+        retry_after=min(retry_after, _LONGEST_WAIT),
     )
 
 

@@ -388,7 +388,7 @@ def _request(http: ClientProtocol, headers: Mapping[str, str]) -> bytes:
 
 
 def _status_error(response: Response) -> ConnectionFailed:
-    wait = response.headers.get("Retry-After", "")
+    wait = next(iter(response.headers.get_all("Retry-After")), "")
     return refused(response.status_code, float(wait) if wait.isdecimal() else 0.0)
 
 
