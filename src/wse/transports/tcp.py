@@ -56,6 +56,11 @@ _ACCEPTS = 8
 """How many of them asyncio accepts in one turn of the loop."""
 _NO_WEBSOCKET = (426, 505)
 """How a GET request is answered that asks for no WebSocket, or in HTTP/1.0."""
+_DEFLATE_AT_SERVER = ServerPerMessageDeflateFactory(
+    server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
+)
+"""As `websockets` itself has it: a fifth of the memory, for a sixth more bytes of long messages."""
+_DEFLATE_AT_CLIENT = ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})
 _HEAD_END = b"\r\n\r\n"
 _REFUSALS = {
     400: "This is no valid WebSocket handshake.",
@@ -74,7 +79,7 @@ class _Http(ServerProtocol):
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(
-            extensions=[ServerPerMessageDeflateFactory()] if listener.compression else None,
+            extensions=[_DEFLATE_AT_SERVER] if listener.compression else None,
             logger=library_logger,
         )
         self._acceptor = listener.acceptor
@@ -419,7 +424,7 @@ class TcpDialer:
         http = ClientProtocol(
             uri,
             subprotocols=[Subprotocol(subprotocol)],
-            extensions=[ClientPerMessageDeflateFactory()] if self._compression else None,
+            extensions=[_DEFLATE_AT_CLIENT] if self._compression else None,
             logger=library_logger,
         )
         request = _request(http, headers)
