@@ -529,7 +529,7 @@ async def test_refused_over_http(asked: bytes, status: int, told: dict[str, str]
 async def test_a_refused_peer_gets_one_answer() -> None:
     acceptor = Acceptor(LIMITS)
     async with listening(acceptor) as listener, raw_client(listener.port, upgraded=False) as peer:
-        peer.writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        peer.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         status, headers = await peer.head()
         peer.writer.write(request())
         assert status == 426

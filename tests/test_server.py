@@ -1279,7 +1279,7 @@ async def test_sockets_without_a_request_are_in_the_figures() -> None:
     server = make_server()
     async with server.listen(port=0) as listener, raw_client(listener.port, upgraded=False) as peer:
         async with raw_client(listener.port, upgraded=False) as other:
-            other.writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            other.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await other.head()
             assert server.stats().upgrading == 2
             assert server.stats().strangers == 0

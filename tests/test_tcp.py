@@ -487,7 +487,7 @@ async def test_stop_takes_no_more_and_leaves_who_is_there() -> None:
 async def _until_upgrading(listener: tcp.Listener) -> None:
     """A peer that came later is served later: once it has its answer, so has the first."""
     async with raw_client(listener.port, upgraded=False) as other:
-        other.writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        other.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await other.head()
     assert listener.upgrading
 
@@ -600,7 +600,7 @@ def come(listener: tcp.Listener, *, half_closes: bool = True) -> FakeStream:
 async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
     listener = tcp.Listener(Acceptor(Limits(upgrade_timeout=5.0)))
     stream = come(listener)
-    stream.feed(b"GET / HTTP/1.1\r\n\r\n")
+    stream.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     stream.feed(request())
     assert stream.written.startswith(b"HTTP/1.1 426")
     await testing.pass_time(4.9)
@@ -613,7 +613,7 @@ async def test_a_refused_peer_that_stays_is_aborted_in_time() -> None:
 @testing.virtual_time
 async def test_refused_over_tls_closes() -> None:
     stream = come(tcp.Listener(Acceptor(LIMITS)), half_closes=False)
-    stream.feed(b"GET / HTTP/1.1\r\n\r\n")
+    stream.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert stream.is_closing()
     await testing.pass_time(6.0)
     assert not stream.is_aborted()
@@ -827,6 +827,9 @@ async def test_a_refusal_is_an_http_answer(
 # -- plain HTTP ------------------------------------------------------------------------------------
 
 
+PLAIN = {"Upgrade": None, "Connection": None}
+
+
 async def answer_to(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
     """Status, headers (in lower case) and body of the answer; then the connection has ended."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -875,6 +878,27 @@ async def test_other_requests_get_no_page() -> None:
             peer.writer.write(request(line="GET /page HTTP/1.1"))
             assert (await peer.head())[0] == 101
         assert (await acceptor.accepted.get()).handshake.path == "/page"
+
+
+@pytest.mark.parametrize("line", ["GET / HTTP/1.1", "GET /page HTTP/1.1"])
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("hosts", [None, "x\r\nHost: x", "x\r\nhost: y"])
+@real_time
+async def test_a_request_names_one_host(hosts: str | None, plain: bool, line: str) -> None:
+    acceptor = Acceptor(LIMITS)
+    asked = request({**(PLAIN if plain else {}), "Host": hosts}, line=line)
+    async with listening(acceptor, pages={"/page": lambda: Page(body="here")}) as listener:
+        status, _, _ = await answer_to(listener.port, asked)
+        assert status == 400
+    assert acceptor.accepted.empty()
+
+
+@real_time
+async def test_http_1_0_needs_no_host() -> None:
+    pages = {"/page": lambda: Page(body="here")}
+    async with listening(Acceptor(LIMITS), pages=pages) as listener:
+        assert (await answer_to(listener.port, b"GET /page HTTP/1.0\r\n\r\n"))[2] == b"here"
+        assert (await answer_to(listener.port, b"GET / HTTP/1.0\r\n\r\n"))[0] == 505
 
 
 # -- time ------------------------------------------------------------------------------------------

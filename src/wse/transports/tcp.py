@@ -149,6 +149,10 @@ class _Upgrade(asyncio.BufferedProtocol):
             return
         request = cast(Request, events[0])
         response = http.accept(request)
+        hosts = len(request.headers.get_all("Host"))
+        if hosts > 1 or (hosts == 0 and response.status_code != 505):  # RFC 9112 section 3.2
+            self._answer(400)
+            return
         page = self._listener.pages.get(request.path.partition("?")[0])
         if page is not None and response.status_code in _NO_WEBSOCKET:
             self._show(page())
