@@ -861,6 +861,7 @@ async def test_a_plain_request_gets_its_page(line: str) -> None:
             assert headers["content-length"] == str(len(body))
             assert headers["content-type"] == "text/x; charset=utf-8"
             assert headers["cache-control"] == "no-store"
+            assert headers["x-content-type-options"] == "nosniff"
     assert acceptor.transports == []
 
 
@@ -878,6 +879,37 @@ async def test_other_requests_get_no_page() -> None:
             peer.writer.write(request(line="GET /page HTTP/1.1"))
             assert (await peer.head())[0] == 101
         assert (await acceptor.accepted.get()).handshake.path == "/page"
+
+
+@pytest.mark.parametrize("path", ["/page", "/other"])
+@real_time
+async def test_head_is_answered_as_get_is_without_a_body(path: str) -> None:
+    acceptor = Acceptor(LIMITS)
+    async with listening(acceptor, pages={"/page": lambda: Page(body="here")}) as listener:
+        told = request(PLAIN, line=f"GET {path} HTTP/1.1")
+        asked = told.replace(b"GET", b"HEAD")
+        status, headers, body = await answer_to(listener.port, told)
+        assert body
+        same, told_again, nothing = await answer_to(listener.port, asked)
+        assert (same, nothing) == (status, b"")
+        assert told_again == {**headers, "date": told_again["date"]}
+        upgrade = request(line=f"HEAD {path} HTTP/1.1")
+        status, headers, body = await answer_to(listener.port, upgrade)
+        assert (status, headers["allow"], body) == (405, "GET", b"")
+    assert acceptor.accepted.empty()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X": "x" * 9_000}, {f"X-{n}": "x" for n in range(150)}, {"X": "x" * 20_000}],
+    ids=["a long line", "many headers", "much of both"],
+)
+@real_time
+async def test_headers_that_are_too_large_are_said_to_be(headers: dict[str, str]) -> None:
+    acceptor = Acceptor(LIMITS)
+    async with listening(acceptor) as listener:
+        assert (await answer_to(listener.port, request(headers)))[0] == 431
+    assert acceptor.accepted.empty()
 
 
 @pytest.mark.parametrize("line", ["GET / HTTP/1.1", "GET /page HTTP/1.1"])

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidStatus, SecurityError
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
@@ -96,6 +96,7 @@ class _Upgrade(asyncio.BufferedProtocol):
         self._memory = read_buffer(listener.acceptor.limits.max_upgrade_bytes)
         self._data = bytearray()
         self._refused = False
+        self._bodiless = False
         self._stream: asyncio.Transport
         # Accepted; the TLS handshake is still to come.
         self._opened = asyncio.get_running_loop().time()
@@ -142,10 +143,13 @@ class _Upgrade(asyncio.BufferedProtocol):
             let_go(http)
 
     def _judge(self, http: ServerProtocol, head: bytes, rest: bytes) -> None:
-        http.receive_data(head)
+        self._bodiless = head.startswith(b"HEAD ")  # which is answered as GET is
+        http.receive_data(b"GET" + head[4:] if self._bodiless else head)
         events = http.events_received()
         if not events:
-            self._answer(400)
+            error = http.handshake_exc  # in websockets 16 the reason is behind another
+            reasons = error, error and error.__cause__
+            self._answer(431 if any(isinstance(one, SecurityError) for one in reasons) else 400)
             return
         request = cast(Request, events[0])
         response = http.accept(request)
@@ -159,6 +163,9 @@ class _Upgrade(asyncio.BufferedProtocol):
             return
         if response.status_code != 101:
             self._answer(response.status_code, response.headers)
+            return
+        if self._bodiless:
+            self._answer(405, Headers(Allow="GET"))
             return
         handshake = self._handshake(request)
         refusal = self._listener.acceptor.vet(handshake)
@@ -225,7 +232,8 @@ class _Upgrade(asyncio.BufferedProtocol):
                 **headers,
             }
         )
-        answer = Response(status, HTTPStatus(status).phrase, told, content)
+        shown = b"" if self._bodiless else content
+        answer = Response(status, HTTPStatus(status).phrase, told, shown)
         self._stream.write(answer.serialize())
         self._data.clear()
         self._refused = True
