@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import FrozenInstanceError, asdict, fields
 from typing import Any
 
@@ -39,10 +40,44 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan")])
-def test_a_bound_is_positive(name: str, value: float) -> None:
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_bound_is_positive(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive"):
         Limits(**{name: value})  # type: ignore[arg-type]
+
+
+SECONDS = {
+    "upgrade_timeout",
+    "authentication_timeout",
+    "messages_per_second",
+    "user_messages_per_second",
+    "rate_burst_seconds",
+    "heartbeat_interval",
+    "heartbeat_timeout",
+    "close_timeout",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SECONDS))
+@pytest.mark.parametrize("value", [-0.5, math.nan, math.inf, -math.inf])
+def test_times_and_rates_are_finite(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive and finite"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+    assert getattr(Limits(**{name: 0.5}), name) == 0.5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - SECONDS))
+@pytest.mark.parametrize("value", [0.5, 1.0, math.nan, math.inf])
+def test_sizes_and_counts_are_whole_numbers(name: str, value: float) -> None:
+    with pytest.raises(TypeError, match=rf"Limits\.{name} must be a whole number"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["1", True])
+def test_a_bound_is_a_number(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"Limits\.{name} must be a (whole )?number"):
+        Limits(**{name: value})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,7 +96,7 @@ def test_only_what_is_off_by_default_can_be_turned_off(name: str) -> None:
     if getattr(Limits(), name) is None:
         assert getattr(Limits(**off), name) is None
     else:
-        with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive"):
+        with pytest.raises(TypeError, match=rf"Limits\.{name} must be a (whole )?number"):
             Limits(**off)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 __all__ = ["Limits"]
@@ -14,7 +15,8 @@ class Limits:
     All are on by default but those that are None.
 
     Raises:
-        ValueError: a bound that is not positive.
+        ValueError: a bound that is not positive, or not finite.
+        TypeError: one that is no number, or no whole one where it counts something.
     """
 
     upgrade_timeout: float = 5.0
@@ -74,5 +76,11 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             bound = getattr(self, field.name)
-            if not (bound is None and field.default is None) and not (bound or 0) > 0:
-                raise ValueError(f"Limits.{field.name} must be positive")
+            if bound is None and field.default is None:
+                continue
+            whole = str(field.type).startswith("int")
+            if isinstance(bound, bool) or not isinstance(bound, int if whole else int | float):
+                kind = "a whole number" if whole else "a number"
+                raise TypeError(f"Limits.{field.name} must be {kind}")
+            if not 0 < bound < math.inf:
+                raise ValueError(f"Limits.{field.name} must be positive and finite")
