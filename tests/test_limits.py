@@ -43,7 +43,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_bound_is_positive(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive"):
-        Limits(**{name: value})  # type: ignore[arg-type]
+        Limits(**{name: value})
 
 
 SECONDS = {
