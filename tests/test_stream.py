@@ -616,9 +616,16 @@ async def test_compression_both_ways(side: str) -> None:
 
 
 @testing.virtual_time
-async def test_compressed_frames_are_not_shared() -> None:
-    first, second = (Opened(extensions=deflate()).transport for _ in range(2))
-    assert first.framing(binary=False) != second.framing(binary=False)
+async def test_messages_are_compressed_as_they_leave_and_shared_until_then() -> None:
+    """So a broadcast holds the loop no longer than a plain one in each turn."""
+    first, second = (Opened(extensions=deflate()) for _ in range(2))
+    framing = first.transport.framing(binary=False)
+    assert framing is second.transport.framing(binary=False)
+    frame = framing(b"the same words " * 20)
+    assert len(frame) > 300
+    for one in (first, second):
+        one.transport.write([frame])
+        assert len(one.stream.written) < 50
 
 
 @both_sides

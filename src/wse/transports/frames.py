@@ -18,6 +18,7 @@ __all__ = [
     "frame_pong",
     "frame_text",
     "masked",
+    "payload",
 ]
 
 _TEXT = 0x80 | Opcode.TEXT
@@ -46,12 +47,22 @@ def frame_binary(data: bytes) -> bytes:
     return _frame(_BINARY, data)
 
 
+def _body(frame: bytes) -> int:
+    """Where the payload of a server's frame begins."""
+    size = frame[1]
+    return 2 if size < 126 else 4 if size == 126 else 10
+
+
+def payload(frame: bytes) -> bytes:
+    """What a server's frame carries."""
+    return frame[_body(frame) :]
+
+
 def masked(frame: bytes) -> bytes:
     """The same frame as a client sends it (RFC 6455 section 5.3)."""
-    size = frame[1]
-    body = 2 if size < 126 else 4 if size == 126 else 10
+    body = _body(frame)
     mask = secrets.token_bytes(4)
-    head = bytes((frame[0], size | 0x80))
+    head = bytes((frame[0], frame[1] | 0x80))
     return b"".join((head, frame[2:body], mask, apply_mask(frame[body:], mask)))
 
 

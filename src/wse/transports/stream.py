@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from functools import partial
 
 from websockets.extensions import Extension
 from websockets.frames import Frame, Opcode
@@ -19,7 +18,7 @@ from ..codes import CloseCode, Reason
 from ..heartbeat import Heartbeat, Pulse
 from ..limits import Limits
 from .base import Receiver, Transport
-from .frames import close_frame, frame_binary, frame_ping, frame_pong, frame_text, masked
+from .frames import close_frame, frame_binary, frame_ping, frame_pong, frame_text, masked, payload
 from .lane import Lane
 
 __all__ = ["StreamTransport", "read_buffer"]
@@ -108,17 +107,20 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
             receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
 
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
-        if self._extensions:
-            return partial(self._frame_extended, Opcode.BINARY if binary else Opcode.TEXT)
         frame = frame_binary if binary else frame_text
-        return frame if self._side is Side.SERVER else lambda data: masked(frame(data))
+        if self._extensions or self._side is Side.SERVER:
+            return frame
+        return lambda data: masked(frame(data))
 
-    def _frame_extended(self, opcode: Opcode, data: bytes) -> bytes:
+    def _extended(self, frame: bytes) -> bytes:
         mask = self._side is Side.CLIENT
-        return Frame(opcode, data).serialize(mask=mask, extensions=self._extensions)
+        data = Frame(Opcode(frame[0] & 0x0F), payload(frame))
+        return data.serialize(mask=mask, extensions=self._extensions)
 
     def write(self, frames: list[bytes]) -> None:
         if not self._lane.closing:
+            if self._extensions:  # only now: a broadcast is written over many turns
+                frames = [self._extended(frame) for frame in frames]
             self._say(frames[0] if len(frames) == 1 else b"".join(frames))
 
     @property
