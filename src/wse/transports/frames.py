@@ -12,6 +12,12 @@ except ImportError:  # pragma: no cover - the C extension is optional
     from websockets.utils import apply_mask
 
 __all__ = [
+    "BINARY",
+    "CLOSE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "apply_mask",
     "close_frame",
     "frame_binary",
     "frame_ping",
@@ -21,11 +27,12 @@ __all__ = [
     "payload",
 ]
 
-_TEXT = 0x80 | Opcode.TEXT
-_BINARY = 0x80 | Opcode.BINARY
-_CLOSE = 0x80 | Opcode.CLOSE
-_PING = 0x80 | Opcode.PING
-_PONG = 0x80 | Opcode.PONG
+# The first byte of a frame that is whole.
+TEXT = 0x80 | Opcode.TEXT
+BINARY = 0x80 | Opcode.BINARY
+CLOSE = 0x80 | Opcode.CLOSE
+PING = 0x80 | Opcode.PING
+PONG = 0x80 | Opcode.PONG
 
 
 def _frame(head: int, data: bytes) -> bytes:
@@ -39,12 +46,12 @@ def _frame(head: int, data: bytes) -> bytes:
 
 def frame_text(data: bytes) -> bytes:
     """A text frame as a server sends it."""
-    return _frame(_TEXT, data)
+    return _frame(TEXT, data)
 
 
 def frame_binary(data: bytes) -> bytes:
     """A binary frame as a server sends it."""
-    return _frame(_BINARY, data)
+    return _frame(BINARY, data)
 
 
 def _body(frame: bytes) -> int:
@@ -68,15 +75,15 @@ def masked(frame: bytes) -> bytes:
 
 def frame_ping() -> bytes:
     """A ping frame as a server sends it."""
-    return _frame(_PING, b"")
+    return _frame(PING, b"")
 
 
 def frame_pong(data: bytes) -> bytes:
     """A pong as a server sends it."""
-    return _frame(_PONG, data)
+    return _frame(PONG, data)
 
 
 def close_frame(code: int, reason: str) -> bytes:
     """A close frame as a server sends it; the reason is cut to what fits."""
     text = reason.encode()[:123].decode(errors="ignore")
-    return _frame(_CLOSE, Close(code, text).serialize())
+    return _frame(CLOSE, Close(code, text).serialize())

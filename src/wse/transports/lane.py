@@ -17,11 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from ..codes import CloseCode, Reason
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # pragma: no cover - the C extension is optional
-    from websockets.utils import apply_mask
+from .frames import BINARY, CLOSE, PING, PONG, TEXT, apply_mask
 
 __all__ = ["Lane", "let_go", "library_logger"]
 
@@ -30,6 +26,15 @@ library_logger = logging.getLogger("wse.websockets")
 URLs, headers and messages, and a level alone does not last: `logging.config` takes it off."""
 library_logger.setLevel(logging.ERROR)
 library_logger.addFilter(lambda record: record.levelno >= logging.ERROR)
+
+_WHOLE = (TEXT, BINARY)
+_COMPRESSED = (0x40 | Opcode.TEXT, 0x40 | Opcode.BINARY)
+_HEARTBEAT = (PING, PONG)
+_FRAME_COST = 64
+"""Bytes that a frame counts besides its own towards `Limits.max_turn_bytes`."""
+_SLOW_FRAME_COST = 512
+"""The same for one that the reference decides about, which takes ten times as long."""
+_MAX_CONTROL = 125
 
 
 def let_go(protocol: Protocol) -> None:
@@ -42,21 +47,6 @@ def let_go(protocol: Protocol) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
-
-
-_TEXT = 0x80 | Opcode.TEXT
-_BINARY = 0x80 | Opcode.BINARY
-_WHOLE = (_TEXT, _BINARY)
-_COMPRESSED = (0x40 | Opcode.TEXT, 0x40 | Opcode.BINARY)
-_CLOSE = 0x80 | Opcode.CLOSE
-_PING = 0x80 | Opcode.PING
-_PONG = 0x80 | Opcode.PONG
-_HEARTBEAT = (_PING, _PONG)
-_FRAME_COST = 64
-"""Bytes that a frame counts besides its own towards `Limits.max_turn_bytes`."""
-_SLOW_FRAME_COST = 512
-"""The same for one that the reference decides about, which takes ten times as long."""
-_MAX_CONTROL = 125
 
 
 class Port(Interface):
@@ -277,7 +267,7 @@ class Lane:
                 self._need = stop - start
                 break
             if self.closing:
-                if head == _CLOSE:
+                if head == CLOSE:
                     self.stop()
                     self._port.closed_by_peer(CloseCode.NORMAL, "", b"")
                     break
@@ -285,12 +275,12 @@ class Lane:
                 message = data[body:stop]
                 if mask:
                     message = apply_mask(message, data[body - 4 : body])
-                if head == _BINARY or _is_utf8(message):
-                    self._port.deliver(message, head == _TEXT)
+                if head == BINARY or _is_utf8(message):
+                    self._port.deliver(message, head == TEXT)
                 else:
                     self._fail(CloseCode.INVALID_DATA)
             elif head in _HEARTBEAT and mask == self._masked and size <= _MAX_CONTROL:
-                if head == _PING:
+                if head == PING:
                     payload = data[body:stop]
                     if mask:
                         payload = apply_mask(payload, data[body - 4 : body])
