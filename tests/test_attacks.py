@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from carriers import CONT, PING, TEXT, F, closing, deflated
 from crowd import LOOPS, Attacked, Peer, attacked, crowd, linux, say, upgrade
-from support import real_time
+from support import bounded, real_time
 
 from wse import Limits, WseClient, WseServer
 
@@ -59,9 +59,10 @@ async def ping(peer: Peer) -> None:
 
 
 @both_loops
-@real_time
+@bounded(60)
 async def test_thousands_of_strangers_are_sent_away_and_cost_little(loop: str) -> None:
-    limits = {"upgrade_timeout": 3, "authentication_timeout": 4, "close_timeout": 1}
+    # Time enough for all of them to come, also where others keep the machine busy.
+    limits = {"upgrade_timeout": 4, "authentication_timeout": 10, "close_timeout": 1}
     async with attacked(loop=loop, limits=limits) as victim:
         client = await honest(victim)
         before, sockets = victim.memory(), victim.sockets()
@@ -81,7 +82,7 @@ async def test_thousands_of_strangers_are_sent_away_and_cost_little(loop: str) -
             assert peer.status == 0
         refused = [peer for peer in (*pinging, *upgraded) if peer.status == 503]
         assert len(refused) == 700
-        assert all(b"\r\nRetry-After: 4\r\n" in peer.head for peer in refused)
+        assert all(b"\r\nRetry-After: 10\r\n" in peer.head for peer in refused)
         let_in = [peer for peer in upgraded if peer.status == 101]
         assert {peer.closed for peer in let_in} == {(1013, "wse.authentication-timeout")}
         stats = await settled(client, strangers=0)

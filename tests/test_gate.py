@@ -178,6 +178,22 @@ async def test_a_stranger_who_is_too_late_has_a_moment_to_go() -> None:
 
 
 @testing.virtual_time
+async def test_no_more_is_read_at_once_of_a_stranger_than_it_may_say() -> None:
+    server = hospitable(max_upgrade_bytes=6000, max_stranger_message_bytes=5000)
+    stream = Stubborn(server, b"")
+
+    def most() -> int:
+        return memoryview(stream._protocol.get_buffer(-1)).nbytes
+
+    assert most() == 6000
+    stream.feed(upgrade())
+    assert most() == 5000
+    stream.feed(say(["~wse:hi", {"identity": "alice"}]))
+    assert most() == 256 * 1024
+    stream.lose()
+
+
+@testing.virtual_time
 async def test_a_device_has_the_whole_time_of_a_close() -> None:
     server = hospitable(authentication_timeout=2)
     device = Stubborn(server, upgrade("alice"))
