@@ -55,7 +55,8 @@ import wse
 from wse import errors, testing
 from wse.cli import main
 from wse.codes import CloseCode, ErrorCode, Reason, Status, comes_back
-from wse.transports.base import Handshake
+from wse.transports import tcp
+from wse.transports.base import Handshake, refused
 from wse.transports.memory import MemoryDialer, pair
 
 ROOT = Path(__file__).parent.parent
@@ -583,6 +584,13 @@ def test_the_table_of_close_codes_is_the_enum() -> None:
     for row, code in zip(rows, CloseCode, strict=True):
         assert row["Constant"] == code.name
         assert row["Comes back"] == ("yes" if comes_back(code) else "no")
+
+
+def test_the_table_of_http_statuses_is_what_upgrades_are_answered_with() -> None:
+    rows = {int(row["HTTP status"]): row for row in table("errors.md", "HTTP status")}
+    assert set(rows) == {*tcp._REFUSALS, 403, 429, 503}
+    for status, row in rows.items():
+        assert (row["Comes back"] == "yes") is refused(status, 0).temporary
 
 
 def test_the_table_of_states_is_the_enum() -> None:
