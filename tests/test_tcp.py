@@ -535,7 +535,7 @@ async def test_a_burst_waits_at_the_system_and_is_taken_in_a_few_at_a_time(
     asyncio.get_running_loop().set_exception_handler(lambda _, told: troubles.append(told))
 
     def no_more(_: socket.socket) -> None:
-        raise OSError(errno.EMFILE, "too many open files")
+        raise OSError(errno.EMFILE, SECRET)
 
     async with listening(Acceptor(LIMITS)) as listener:
         monkeypatch.setattr(socket.socket, "accept", no_more)
