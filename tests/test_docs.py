@@ -388,6 +388,8 @@ def parse_command_line(arguments: list[str]) -> None:
 
 @each_page
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A framework that configures logging takes the wiretap off.
+    monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])
     desk = Desk(page, tmp_path, monkeypatch)
     testing.run(desk.run_python())
 
