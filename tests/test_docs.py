@@ -179,8 +179,6 @@ class Desk:
     # -- python --
 
     async def run_python(self) -> None:
-        handlers = logging.getLogger().handlers
-        before = list(handlers)
         try:
             for block in blocks(self.page):
                 if block.kind == "python" and not block.file:
@@ -190,7 +188,6 @@ class Desk:
                 elif block.kind == "text" and "C>S" in block.source:
                     await self.converse(block)
         finally:
-            handlers[:] = before  # a framework may set up its own
             for value in tuple(vars(self.module).values()):
                 if isinstance(value, testing.Network):
                     await value.__aexit__()
