@@ -29,7 +29,7 @@ from carriers import (
     raw_server,
     request,
 )
-from support import SECRET, nothing_left_of, real_time
+from support import SECRET, boom, nothing_left_of, real_time
 from websockets.client import ClientProtocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
@@ -879,6 +879,28 @@ async def test_other_requests_get_no_page() -> None:
             peer.writer.write(request(line="GET /page HTTP/1.1"))
             assert (await peer.head())[0] == 101
         assert (await acceptor.accepted.get()).handshake.path == "/page"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        boom,
+        lambda: Page(body="", status=299),
+        lambda: Page(body="", status=101),
+        lambda: Page(body="", content_type="text/plain\r\nSet-Cookie: a=b"),
+        lambda: None,
+    ],
+)
+@real_time
+async def test_a_page_that_fails_is_the_servers_fault(
+    page: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(Acceptor(LIMITS), pages={"/page": page}) as listener:
+        plain = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+        status, headers, body = await answer_to(listener.port, plain)
+    assert (status, body) == (500, b"The server failed.\n")
+    assert "set-cookie" not in headers
+    assert [record.getMessage() for record in caplog.records] == ["a page failed"]
 
 
 @pytest.mark.parametrize("path", ["/page", "/other"])

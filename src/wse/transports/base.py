@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -156,11 +157,21 @@ NO_WEBSOCKET = Refusal(
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a plain HTTP request is answered with: for health checks and the like."""
+    """What a plain HTTP request is answered with: for health checks and the like.
+
+    Raises:
+        ValueError: a status that HTTP does not know (RFC 9110 section 15) or that is no answer, or
+            a content type that is no header.
+    """
 
     body: str | bytes
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
+
+    def __post_init__(self) -> None:
+        if HTTPStatus(self.status) < 200:
+            raise ValueError("a status below 200 is no answer")
+        checked({"Content-Type": self.content_type})
 
 
 Pages = Mapping[str, Callable[[], Page]]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import ssl as tls
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
@@ -67,6 +67,7 @@ _REFUSALS = {
     405: "A WebSocket handshake is a GET request.",
     426: NO_WEBSOCKET.text,
     431: "The request is too large.",
+    500: "The server failed.",
     505: "A WebSocket handshake is an HTTP/1.1 request.",
 }
 
@@ -159,7 +160,7 @@ class _Upgrade(asyncio.BufferedProtocol):
             return
         page = self._listener.pages.get(request.path.partition("?")[0])
         if page is not None and response.status_code in _NO_WEBSOCKET:
-            self._show(page())
+            self._show(page)
             return
         if response.status_code != 101:
             self._answer(response.status_code, response.headers)
@@ -211,9 +212,16 @@ class _Upgrade(asyncio.BufferedProtocol):
         told = {} if wait is None else {"Retry-After": str(wait)}
         self._say_goodbye(refusal.status, f"{refusal.text}\n", told)
 
-    def _show(self, page: Page) -> None:
+    def _show(self, make: Callable[[], Page]) -> None:
+        try:
+            page = make()
+            status, body, content_type = page.status, page.body, page.content_type
+        except Exception:
+            logger.exception("a page failed")
+            self._answer(500)
+            return
         told = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        self._say_goodbye(page.status, page.body, told, page.content_type)
+        self._say_goodbye(status, body, told, content_type)
 
     def _say_goodbye(
         self,
