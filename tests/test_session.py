@@ -57,19 +57,19 @@ def test_the_tables_here_know_every_kind_and_every_stage() -> None:
 
 @pytest.mark.parametrize(("stage", "kind", "action"), flat(SERVER_TABLE))
 def test_a_server(stage: Stage, kind: type[Message], action: Action) -> None:
-    assert SERVER[stage].action(kind) is action
+    assert SERVER[stage].actions[kind] is action
 
 
 @pytest.mark.parametrize(("stage", "kind", "action"), flat(CLIENT_TABLE))
 def test_a_client(stage: Stage, kind: type[Message], action: Action) -> None:
-    assert CLIENT[stage].action(kind) is action
+    assert CLIENT[stage].actions[kind] is action
 
 
 @pytest.mark.parametrize("stage", Stage)
 def test_a_server_that_counts_does_so_with_all_that_a_known_peer_says(stage: Stage) -> None:
     for kind in KINDS:
-        expected = Action.METER if stage is Stage.READY else SERVER[stage].action(kind)
-        assert METERED[stage].action(kind) is expected
+        expected = Action.METER if stage is Stage.READY else SERVER[stage].actions[kind]
+        assert METERED[stage].actions[kind] is expected
 
 
 @pytest.mark.parametrize("stage", Stage)
@@ -95,5 +95,5 @@ def test_rules_keep_their_own_copy() -> None:
     actions: dict[type[Message], Action] = {Hi: IDENTIFY}
     rules = Rules(IGNORE, actions)
     actions[Hi] = VIOLATION
-    assert rules.action(Hi) is IDENTIFY
-    assert rules.action(Event) is IGNORE
+    assert rules.actions[Hi] is IDENTIFY
+    assert rules.actions[Event] is IGNORE

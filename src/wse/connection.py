@@ -338,7 +338,7 @@ class WseConnection(Endpoint, Generic[S]):
             self._hub.logger.info("%r sends more than it may", self)
             self.drop(Reason.RATE_LIMIT)
             return
-        action = SERVER[Stage.READY].action(message.__class__)
+        action = SERVER[Stage.READY].actions[message.__class__]
         if action is Action.DELIVER:
             self._deliver(message, size)
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .codes import ErrorCode
 from .errors import InvalidPayload, WseError, travels
-from .handler import EAGER, Handler, is_awaitable, start_task
+from .handler import EAGER, Handler, start_task
 from .inbox import Inbox, Job
 from .session import Stage
 
@@ -63,10 +63,11 @@ class Desk:
         """Handle a message, now or when its turn comes."""
         if self._end.stage is Stage.CLOSED:
             return
-        if self._inbox.admits(handler):
+        inbox = self._inbox
+        if not inbox.busy or inbox.admits(handler):
             self._run(handler, type, payload, stamp)
             return
-        self._inbox.keep(Job(handler, type, payload, stamp, size))
+        inbox.keep(Job(handler, type, payload, stamp, size))
         if self.is_full:
             self._end._transport.pause_reading()
 
@@ -93,9 +94,7 @@ class Desk:
         if stamp is None:
             return
         try:
-            self._end._emit(
-                self._end._within_limit(self._end.protocol.failure(stamp, code, details))
-            )
+            self._end._emit(self._end.protocol.failure(stamp, code, details))
         except Exception as unsendable:
             self._crashed(type, stamp, unsendable)
 
@@ -110,11 +109,14 @@ class Desk:
             work = partial(handler.function, *self._context, value)
         else:
             try:
-                outcome = handler.function(*self._context, value)
+                if self._context:
+                    outcome = handler.function(self._end, value)
+                else:
+                    outcome = handler.function(value)
             except (Exception, asyncio.CancelledError) as error:
                 self._failed(type, stamp, error)
                 return
-            if not is_awaitable(outcome):
+            if not hasattr(outcome.__class__, "__await__"):
                 if stamp is not None:
                     self._reply(type, stamp, outcome)
                 return
@@ -126,8 +128,8 @@ class Desk:
             if self._tasks is None:
                 self._tasks = set()
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            self._hub.hold(task)
+            self._hub.tasks.add(task)
+            task.add_done_callback(self._done)
             if isinstance(outcome, Coroutine):  # which a cancelled task may never start (3.11)
                 task.add_done_callback(lambda _: outcome.close())
 
@@ -160,6 +162,11 @@ class Desk:
             if self._end.stage is Stage.LEAVING:
                 self._end._go_if_idle()
 
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._hub.tasks.discard(task)
+        if self._tasks is not None:
+            self._tasks.discard(task)
+
     def _pump(self) -> None:
         """Start what waits and may start, then read on."""
         if self._pumping:
@@ -174,8 +181,9 @@ class Desk:
             self._end._transport.resume_reading()
 
     def _reply(self, type: str, stamp: str, outcome: Any) -> None:
+        end = self._end
         try:
-            self._end._emit(self._end._within_limit(self._end.protocol.result(stamp, outcome)))
+            end._emit(end.protocol.result(stamp, outcome))
         except Exception as error:
             self._crashed(type, stamp, error)
 

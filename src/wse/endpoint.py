@@ -113,7 +113,7 @@ class Endpoint:
             if rules.unreadable is Action.VIOLATION:
                 self._violated(error)
             return
-        action = rules.action(message.__class__)
+        action = rules.actions[message.__class__]
         if action is Action.DELIVER:
             self._deliver(message, len(data))
         else:
@@ -131,21 +131,22 @@ class Endpoint:
             self._leave(code, reason, by_peer=by_peer)
 
     def _deliver(self, message: Message, size: int) -> None:
+        hub = self._hub
         match message:
-            case Event():
-                self._hub.counts.messages += 1
-                handlers = self._hub.channel.take(message.type)
-                if not handlers:
-                    self._unhandled(message.type, message.payload)
-                for handler in handlers:
-                    self._desk.take(handler, message.type, message.payload, None, size)
             case Call():
-                self._hub.counts.calls += 1
-                procedure = self._hub.procedures.get(message.name)
+                hub.counts.calls += 1
+                procedure = hub.procedures.get(message.name)
                 if procedure is None:
                     self._desk.fail(message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
                 else:
                     self._desk.take(procedure, message.name, message.payload, message.stamp, size)
+            case Event():
+                hub.counts.messages += 1
+                handlers = hub.channel.take(message.type)
+                if not handlers:
+                    self._unhandled(message.type, message.payload)
+                for handler in handlers:
+                    self._desk.take(handler, message.type, message.payload, None, size)
             case Result():
                 self._settle(message.stamp, message.payload)
             case Failure():
@@ -216,11 +217,17 @@ class Endpoint:
         self._hub.run(self._emit, self._within_limit(data))
 
     def _emit(self, data: bytes) -> None:
-        """Send a packed message that is within the limit; on the loop's thread."""
+        """Send a packed message; on the loop's thread.
+
+        Raises:
+            MessageTooLarge: it is above the limit.
+        """
+        if len(data) > self._hub.max_message_bytes:
+            self._within_limit(data)
         self.enqueue(self._frame(data))
 
     def _within_limit(self, data: bytes) -> bytes:
-        limit = self._hub.limits.max_message_bytes
+        limit = self._hub.max_message_bytes
         if len(data) > limit:
             raise MessageTooLarge({"size": len(data), "limit": limit})
         return data
@@ -229,12 +236,13 @@ class Endpoint:
         """Let a framed message leave at the end of the turn; on the loop's thread."""
         if self.stage is Stage.CLOSED or self._too_slow:
             return
-        if self._outbox.append(frame):
+        outbox = self._outbox
+        if outbox.append(frame):
             self._hub.flusher.add(self.flush)
-        elif self._outbox.crowded and not self._outbox.flush(self._transport):
+        elif outbox.crowded and not outbox.flush(self._transport):
             # It ends with the turn: nobody who sends is surprised by `disconnected` meanwhile.
             self._too_slow = True
-            self._outbox.clear()
+            outbox.clear()
             self._hub.flusher.add(self.flush)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import msgspec
 import msgspec.inspect
 
-from .protocol import Protocol, decode_checked
+from .protocol import Protocol, unfit
 
 __all__ = ["EAGER", "Handler", "check_takes", "end_tasks", "is_awaitable", "start_task"]
 
@@ -92,10 +92,15 @@ class Handler:
         Raises:
             InvalidPayload: it does not fit.
         """
-        decoder = self._decoders.get(protocol)
-        if decoder is None:
-            decoder = self._decoders[protocol] = protocol.decoder(self.kind)
-        return decode_checked(decoder, payload)
+        try:
+            return self._decoders[protocol](payload)
+        except KeyError as error:
+            if protocol in self._decoders:
+                raise unfit(error) from error
+            self._decoders[protocol] = protocol.decoder(self.kind)
+            return self.decode(payload, protocol)
+        except Exception as error:
+            raise unfit(error) from error
 
 
 def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -35,6 +35,7 @@ class Hub:
         self.channel = channel
         self.procedures = procedures
         self.limits = limits
+        self.max_message_bytes = limits.max_message_bytes
         self.timeout = timeout
         self.logger = logger
         self.counts = Counts()

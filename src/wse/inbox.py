@@ -31,7 +31,7 @@ class Inbox:
     (Python 3.11), while a plain one would overtake a task that has not taken its first step.
     """
 
-    __slots__ = ("_at_work", "_limits", "_ordered", "_size", "_unstarted", "_waiting")
+    __slots__ = ("_at_work", "_limits", "_ordered", "_size", "_unstarted", "_waiting", "busy")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -40,6 +40,8 @@ class Inbox:
         self._at_work = 0
         self._unstarted = 0
         self._ordered: set[Handler] | None = None
+        self.busy = 0
+        """How many wait or are at work. While none does, every handler may start."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -86,6 +88,7 @@ class Inbox:
         """Let a job wait for its turn."""
         self._waiting.append(job)
         self._size += job.size
+        self.busy += 1
 
     def next(self) -> Job | None:
         """The first job that was kept, if it may start now."""
@@ -93,11 +96,13 @@ class Inbox:
             return None
         job = self._waiting.popleft()
         self._size -= job.size
+        self.busy -= 1
         return job
 
     def begin(self, handler: Handler, *, started: bool) -> None:
         """An asynchronous handler is at work; `started` once it took its first step."""
         self._at_work += 1
+        self.busy += 1
         self._unstarted += not started
         if handler.ordered:
             if self._ordered is None:
@@ -111,6 +116,7 @@ class Inbox:
     def end(self, handler: Handler) -> None:
         """One has ended."""
         self._at_work -= 1
+        self.busy -= 1
         if handler.ordered and self._ordered is not None:
             self._ordered.discard(handler)
 
@@ -118,6 +124,7 @@ class Inbox:
         """Forget what waits, and what has not started."""
         self._waiting.clear()
         self._size = 0
+        self.busy = self._at_work
         self._unstarted = 0
 
     def _free(self, handler: Handler) -> bool:

@@ -12,32 +12,32 @@ from msgspec import Struct
 __all__ = ["Call", "Challenge", "Event", "Failure", "Hi", "Message", "Result", "Welcome"]
 
 
-class Hi(Struct, frozen=True):
+class Hi(Struct, frozen=True, gc=False):
     """A client says who it is."""
 
     payload: Any
 
 
-class Challenge(Struct, frozen=True):
+class Challenge(Struct, frozen=True, gc=False):
     """The server's quest, or the client's answer."""
 
     payload: Any
 
 
-class Welcome(Struct, frozen=True):
+class Welcome(Struct, frozen=True, gc=False):
     """The server accepts."""
 
     payload: Any
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """A typed message that wants no answer."""
 
     type: str
     payload: Any
 
 
-class Call(Struct, frozen=True):
+class Call(Struct, frozen=True, gc=False):
     """A remote procedure is asked for; the stamp names the answer."""
 
     name: str
@@ -45,14 +45,14 @@ class Call(Struct, frozen=True):
     stamp: str
 
 
-class Result(Struct, frozen=True):
+class Result(Struct, frozen=True, gc=False):
     """A call's result."""
 
     stamp: str
     payload: Any
 
 
-class Failure(Struct, frozen=True):
+class Failure(Struct, frozen=True, gc=False):
     """A call's error."""
 
     stamp: str

@@ -24,7 +24,16 @@ class Outbox:
     what it was given before, they wait here.
     """
 
-    __slots__ = ("_frames", "_handed", "_handed_size", "_limits", "_size")
+    __slots__ = (
+        "_bytes_left",
+        "_frames",
+        "_frames_left",
+        "_handed",
+        "_handed_size",
+        "_limits",
+        "_size",
+        "crowded",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -32,25 +41,23 @@ class Outbox:
         self._size = 0
         self._handed: list[int] = []
         self._handed_size = 0
+        self._reckon()
+        self.crowded = False
+        """Whether what waits may be above a bound, so that a `flush` should tell."""
 
     def append(self, frame: bytes) -> bool:
         """Add a frame; true when it is the first to wait."""
-        self._frames.append(frame)
-        self._size += len(frame)
-        return len(self._frames) == 1
+        frames = self._frames
+        frames.append(frame)
+        count = len(frames)
+        size = self._size = self._size + len(frame)
+        self.crowded = count > self._frames_left or size > self._bytes_left
+        return count == 1
 
     @property
     def size(self) -> int:
         """Bytes that wait here."""
         return self._size
-
-    @property
-    def crowded(self) -> bool:
-        """Whether it may be above a bound, so that a `flush` should tell."""
-        return (
-            len(self._frames) + len(self._handed) > self._limits.max_unwritten_messages
-            or self._size + self._handed_size > self._limits.max_unwritten_bytes
-        )
 
     def flush(self, transport: Transport, *, forced: bool = False) -> bool:
         """Hand everything to the transport, if it has written what it had or if `forced`.
@@ -58,15 +65,20 @@ class Outbox:
         Returns:
             Whether the peer keeps up. A single message into an empty outbox is always in order.
         """
-        if self._frames and (forced or not transport.unwritten):
-            frames, self._frames = self._frames, []
+        frames = self._frames
+        if frames and (forced or not transport.unwritten):
+            self._frames = []
+            self.crowded = False
             size, self._size = self._size, 0
             transport.write(frames)
             if transport.unwritten:
                 self._handed = [len(frame) for frame in reversed(frames)]
                 self._handed_size = size
+            elif not self._handed:
+                return True
         unwritten = transport.unwritten
         messages = len(self._frames) + self._count_handed(unwritten)
+        self._reckon()
         return messages <= 1 or (
             messages <= self._limits.max_unwritten_messages
             and self._size + unwritten <= self._limits.max_unwritten_bytes
@@ -76,6 +88,12 @@ class Outbox:
         """Forget what waits here."""
         self._frames = []
         self._size = 0
+        self.crowded = False
+
+    def _reckon(self) -> None:
+        """How much may wait here, beside what the transport holds."""
+        self._frames_left = self._limits.max_unwritten_messages - len(self._handed)
+        self._bytes_left = self._limits.max_unwritten_bytes - self._handed_size
 
     def _count_handed(self, unwritten: int) -> int:
         """How many of the frames that the transport was given it has not written whole."""

@@ -29,6 +29,8 @@ class Procedures:
     def __init__(self, *, takes: int = 2) -> None:
         self.takes = takes
         self._handlers: dict[str, Handler] = {}
+        self.get = self._handlers.get
+        """The function behind a name, if there is one."""
         self._including: WeakSet[Procedures] = WeakSet()
         self._included: list[Procedures] = []  # alive as long as this, for what they still add
 
@@ -90,10 +92,6 @@ class Procedures:
             self._set(name, handler)
         other._including.add(self)
         self._included.append(other)
-
-    def get(self, name: str) -> Handler | None:
-        """The function behind a name."""
-        return self._handlers.get(name)
 
     def _check_free(self, name: str) -> None:
         if name in self._handlers:

@@ -28,6 +28,8 @@ __all__ = [
     "Types",
     "WseJSON",
     "check_type",
+    "decode_checked",
+    "unfit",
 ]
 
 RESERVED_PREFIX = "~wse:"
@@ -35,6 +37,7 @@ RESERVED_PREFIX = "~wse:"
 MAX_STAMP_LENGTH = 512
 """Characters; a longer stamp is a protocol violation."""
 
+_SUCCESS = {"success": True}
 _FAILED_MESSAGE = "Remote procedure failed"
 
 
@@ -151,7 +154,7 @@ class Protocol(ABC):
     def result(self, stamp: str, value: Any) -> bytes:
         """The reply with a result, in the form that the caller's stamp asks for."""
         if stamp.startswith(self._call_prefix):
-            return self.encode(stamp, value, {"success": True})
+            return self.encode(stamp, value, _SUCCESS)
         return self.encode(self.types.response, value, stamp)
 
     def failure(self, stamp: str, code: str, details: Any = None) -> bytes:
@@ -177,6 +180,10 @@ class Protocol(ABC):
     @cached_property
     def _call_prefix(self) -> str:
         return self.types.call + ":"
+
+    @cached_property
+    def _no_calls(self) -> tuple[str, str]:
+        return self._call_prefix, RESERVED_PREFIX
 
     @cached_property
     def _readers(self) -> dict[str, Callable[[Any, Any], Message]]:
@@ -209,9 +216,9 @@ class Protocol(ABC):
             return reader(payload, stamp)
         if stamp is None:
             return Event(type, payload)
-        if type.startswith(self._call_prefix):
-            return self._read_old_reply(type, payload, stamp)
-        if type.startswith(RESERVED_PREFIX):
+        if type.startswith(self._no_calls):
+            if type.startswith(self._call_prefix):
+                return self._read_old_reply(type, payload, stamp)
             return Event(type, payload)
         if stamp.__class__ is not str or len(stamp) > MAX_STAMP_LENGTH:
             raise ProtocolViolation(message="a stamp that is no short string")
@@ -238,7 +245,7 @@ class Protocol(ABC):
         )
 
     def _read_old_reply(self, type: str, payload: Any, outcome: Any) -> Message:
-        if outcome == {"success": True}:
+        if outcome == _SUCCESS:
             return Result(type, payload)
         return self._read_error(type, partial(msgspec.convert, type=_ErrorPayload), outcome)
 
@@ -333,7 +340,12 @@ def decode_checked(decode: Callable[[Any], Any], payload: Any) -> Any:
     try:
         return decode(payload)
     except Exception as error:
-        raise InvalidPayload({"path": payload_path(error)}) from error
+        raise unfit(error) from error
+
+
+def unfit(error: Exception) -> InvalidPayload:
+    """What a decoder raised, as what may be told: the path of the offending field."""
+    return InvalidPayload({"path": payload_path(error)})
 
 
 _HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"

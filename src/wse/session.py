@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
+from typing import get_args
 
 from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
 
@@ -61,7 +62,7 @@ class Rules:
         hears: False where nothing is even read.
     """
 
-    __slots__ = ("_actions", "_otherwise", "hears", "unreadable")
+    __slots__ = ("actions", "hears", "unreadable")
 
     def __init__(
         self,
@@ -71,13 +72,13 @@ class Rules:
         unreadable: Action = Action.VIOLATION,
         hears: bool = True,
     ) -> None:
-        self._actions = dict(actions or {})
-        self._otherwise = otherwise
+        named = actions or {}
+        self.actions: dict[type[Message], Action] = {
+            kind: named.get(kind, otherwise) for kind in get_args(Message)
+        }
+        """The action for each kind of message."""
         self.unreadable = unreadable
         self.hears = hears
-
-    def action(self, kind: type[Message]) -> Action:
-        return self._actions.get(kind, self._otherwise)
 
 
 _DELIVERED: dict[type[Message], Action] = dict.fromkeys(

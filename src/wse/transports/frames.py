@@ -35,6 +35,9 @@ PING = 0x80 | Opcode.PING
 PONG = 0x80 | Opcode.PONG
 
 
+_SHORT_TEXT = [bytes((TEXT, size)) for size in range(126)]
+
+
 def _frame(head: int, data: bytes) -> bytes:
     size = len(data)
     if size < 126:
@@ -46,7 +49,8 @@ def _frame(head: int, data: bytes) -> bytes:
 
 def frame_text(data: bytes) -> bytes:
     """A text frame as a server sends it."""
-    return _frame(TEXT, data)
+    size = len(data)
+    return _SHORT_TEXT[size] + data if size < 126 else _frame(TEXT, data)
 
 
 def frame_binary(data: bytes) -> bytes:

@@ -234,6 +234,7 @@ class Lane:
         """Take whole frames off `data`; the position of the first byte that is left."""
         end = len(data)
         left = self._max_turn
+        masked = self._masked
         while start < end and not (self.paused or self._stopped):
             if left <= 0:
                 self.behind = True
@@ -271,15 +272,15 @@ class Lane:
                     self.stop()
                     self._port.closed_by_peer(CloseCode.NORMAL, "", b"")
                     break
-            elif head in _WHOLE and mask == self._masked and self._slow is None:
+            elif head in _WHOLE and mask == masked and self._slow is None:
                 message = data[body:stop]
                 if mask:
                     message = apply_mask(message, data[body - 4 : body])
-                if head == BINARY or _is_utf8(message):
+                if head == BINARY or message.isascii() or _is_utf8(message):
                     self._port.deliver(message, head == TEXT)
                 else:
                     self._fail(CloseCode.INVALID_DATA)
-            elif head in _HEARTBEAT and mask == self._masked and size <= _MAX_CONTROL:
+            elif head in _HEARTBEAT and mask == masked and size <= _MAX_CONTROL:
                 if head == PING:
                     payload = data[body:stop]
                     if mask:
@@ -377,8 +378,6 @@ class Lane:
 
 
 def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
     try:
         data.decode()
     except UnicodeDecodeError:

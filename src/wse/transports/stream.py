@@ -72,6 +72,7 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
         )
         self._memory = read_buffer(limits.max_message_bytes)
         self._receiver: Receiver | None = None
+        self.deliver: Callable[[bytes, bool], None]
         self._reading_paused = False
         self._writing_paused = False
         self._stream_paused = False
@@ -99,6 +100,7 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
+        self.deliver = receiver.receive
         self._lane.paused = self._reading_paused
         self._look_in(self._limits.heartbeat_interval)
         self._take()
@@ -212,10 +214,6 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
             tell(self)
 
     # -- the lane ----------------------------------------------------------------------------
-
-    def deliver(self, data: bytes, text: bool) -> None:
-        assert self._receiver is not None
-        self._receiver.receive(data, text)
 
     def answer(self, data: bytes) -> None:
         """A peer that pings and does not read gets no more pongs (RFC 6455 section 5.5.3)."""
