@@ -252,8 +252,9 @@ class Endpoint:
 
     def flush(self) -> None:
         """Write what waits; end the connection when its peer does not keep up."""
-        keeps_up = self._outbox.flush(self._transport) and not self._too_slow
-        if not keeps_up and self.stage is not Stage.CLOSED:
+        if self._outbox.flush(self._transport) and not self._too_slow:
+            return
+        if self.stage is not Stage.CLOSED:
             self._hub.logger.warning("%r does not read what it is sent", self)
             self._outbox.clear()
             self._close(Reason.SLOW_CONSUMER.close_code, Reason.SLOW_CONSUMER)

@@ -188,9 +188,12 @@ class WseServer(Generic[S]):
             client.deliver(parcel)
 
     def _broadcast(self, parcel: Parcel, but: WseConnection[Any] | str | None) -> None:
+        wire, frame = None, b""
         for conn in tuple(self.clients.conns.values()):
             if conn is not but and (but is None or conn.cid != but):
-                conn.enqueue(parcel.frame(conn.wire))
+                if conn.wire != wire:
+                    wire, frame = conn.wire, parcel.frame(conn.wire)
+                conn.enqueue(frame)
 
     def _drop_client(self, cid: str, reason: str) -> None:
         client = self.clients.get(cid)
