@@ -272,10 +272,14 @@ test("a handler of closed may connect again, to another server", async () => {
 test("what cannot be said throws", async () => {
   const client = make();
   assert.throws(() => client.send("hello"), code(ErrorCode.CONNECTION_NOT_READY));
-  assert.throws(() => client.call("hello"), code(ErrorCode.CONNECTION_NOT_READY));
+  await assert.rejects(client.call("hello"), code(ErrorCode.CONNECTION_NOT_READY));
   const ready = await welcomed();
   assert.throws(() => ready.send("~wse:hi"), RangeError);
   assert.throws(() => ready.send(1), TypeError);
+  await assert.rejects(ready.call("~wse:x"), RangeError);
+  await assert.rejects(ready.call("big", 1n), TypeError);
+  assert.throws(() => ready.close("x".repeat(124)), RangeError);
+  assert.equal(ready.status, Status.READY);
   assert.throws(() => ready.channel.on("~wse:x", () => {}), RangeError);
   ready.register("one", () => 1);
   assert.throws(() => ready.register("one", () => 1), code(ErrorCode.RP_ALREADY_REGISTERED));
@@ -390,7 +394,67 @@ test("a handler that throws, or rejects, is reported and breaks nothing", async 
   assert.equal(client.status, Status.READY);
 });
 
+test("an error that cannot be said is answered with an id", async () => {
+  const client = await welcomed();
+  client.register("odd", () => { throw new WseError("odd", { amount: 1n }); });
+  const errors = [];
+  client.when.error((error) => errors.push(error));
+  for (const stamp of ["s1", "~wse:call:odd:1"]) {
+    last().hear("odd", null, stamp);
+    await settled();
+    const [type, payload, outcome] = last().said.at(-1);
+    const told = type === "~wse:response-err" ? payload : outcome;
+    assert.equal(told.code, ErrorCode.RP_EXECUTION_FAILED);
+    assert.equal(told.details.id, errors.at(-1).details.id);
+    assert.ok(errors.at(-1).cause instanceof TypeError);
+  }
+});
+
+test("a handler of closed does not come between a jump and where it goes", async () => {
+  const client = await welcomed();
+  const refused = [];
+  client.when.closed(() => client.connect().catch((error) => refused.push(error.code)));
+  const jumping = client.jump("ws://other/");
+  await settled();
+  assert.equal(last().url, "ws://other/");
+  last().open();
+  last().hear("~wse:welcome", 2);
+  assert.equal(await jumping, 2);
+  assert.deepEqual(refused, [ErrorCode.CLIENT_ALREADY_CONNECTED]);
+  assert.equal(Paper.made.length, 2);
+});
+
+test("a WebSocket that fails has somebody who listens", async () => {
+  const client = make();
+  const failed = assert.rejects(client.connect(), code(ErrorCode.WS_CLIENT_ERROR));
+  await settled();
+  last().onerror({});
+  last().end();
+  await failed;
+});
+
 // -- protocols
+
+test("a protocol may be of a class, and name some of its types", async () => {
+  class Shouting {
+    #loudly = (text) => text.toUpperCase();
+    name = "shouting";
+    types = { hi: "HI" };
+    pack(type, payload, stamp) {
+      return JSON.stringify([this.#loudly(type), payload ?? null, stamp]);
+    }
+    unpack(data) {
+      return JSON.parse(data);
+    }
+  }
+  const client = make({ protocol: new Shouting() });
+  const connecting = client.connect("me");
+  await settled();
+  last().open();
+  assert.equal(last().said[0][0], "HI");
+  last().hear("~wse:welcome", 3);
+  assert.equal(await connecting, 3);
+});
 
 test("a protocol of one's own packs, in bytes if it likes, and names its types", async () => {
   const lines = {

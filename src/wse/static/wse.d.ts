@@ -59,7 +59,7 @@ export interface Protocol {
   /** The WebSocket subprotocol. */
   readonly name: string;
   /** The names of the library's own messages; those of `wseJSON` unless said. */
-  readonly types?: Types;
+  readonly types?: Partial<Types>;
   pack(type: string, payload: Payload, stamp: unknown): string | ArrayBuffer | Uint8Array<ArrayBuffer>;
   unpack(data: string | ArrayBuffer): readonly [type: unknown, payload?: Payload, stamp?: unknown, ...unknown[]];
 }
@@ -153,7 +153,11 @@ export declare class WseClient {
   /** Leave for another server: close with 4000 `jump` and connect there as the same user. */
   jump<W = any>(url: string): Promise<W>;
 
-  /** Close with code 1000, or give up coming back. */
+  /**
+   * Close with code 1000, or give up coming back.
+   *
+   * @throws {RangeError} A reason of more than 123 bytes.
+   */
   close(reason?: string): void;
 
   /** Answer the server's challenges with this function, plain or async. */
@@ -169,8 +173,8 @@ export declare class WseClient {
   /**
    * Call a procedure of the server.
    *
-   * @throws {WseError} At once `CONNECTION_NOT_READY`; the promise rejects with `RP_TIMEOUT`,
-   *   `RP_DISCONNECT`, `RP_NOT_REGISTERED`, `RP_EXECUTION_FAILED`, or what the procedure raised.
+   * @throws {WseError} `CONNECTION_NOT_READY`, `RP_TIMEOUT`, `RP_DISCONNECT`, `RP_NOT_REGISTERED`,
+   *   `RP_EXECUTION_FAILED`, or what the procedure raised.
    */
   call<R = any>(name: string, payload?: Payload, options?: { timeout?: number }): Promise<R>;
 

@@ -75,9 +75,12 @@ class Emitter {
   together(emit) {
     if (this.#busy) return emit();
     this.#busy = true;
-    emit();
-    for (let next; (next = this.#waiting.shift()); ) this.#run(...next);
-    this.#busy = false;
+    try {
+      emit();
+    } finally {
+      for (let next; (next = this.#waiting.shift()); ) this.#run(...next);
+      this.#busy = false;
+    }
   }
 
   #run(name, handler, args) {
@@ -159,6 +162,7 @@ function ours(type) {
 export class WseClient {
   #emitter;
   #protocol;
+  #types;
   #timeout;
   #backoff;
   #WebSocket;
@@ -172,7 +176,6 @@ export class WseClient {
   #count = 0;
   #attempt; // the promise's two ends, until the welcome
   #connecting; // those of `connect`
-  #timers = new Set();
   #attempts = 0;
   #since = 0;
   #retry; // try again now, while it waits to
@@ -184,7 +187,8 @@ export class WseClient {
     this.channel = new Channel();
     this.#timeout = options.timeout ?? 30;
     this.#backoff = { first: 0.5, factor: 2, cap: 30, ...options.backoff };
-    this.#protocol = { types: wseJSON.types, ...(options.protocol ?? wseJSON) };
+    this.#protocol = options.protocol ?? wseJSON;
+    this.#types = { ...wseJSON.types, ...this.#protocol.types };
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
     const emitter = (this.#emitter = new Emitter((event, cause) => {
       if (event !== "error") this.#report(ErrorCode.MESSAGE_PROCESSING_ERROR, { event }, cause);
@@ -213,11 +217,16 @@ export class WseClient {
   async jump(url) {
     if (this.status === Status.IDLE) throw new WseError(ErrorCode.CONNECTION_NOT_READY);
     this.url = String(url);
-    this.#stop(4000, "jump");
-    return this.#reach(Status.RE_CONNECTING);
+    let reaching;
+    this.#emitter.together(() => {
+      this.#stop(4000, "jump");
+      reaching = this.#reach(Status.RE_CONNECTING);
+    });
+    return reaching;
   }
 
   close(reason = BY_CLIENT) {
+    if (new TextEncoder().encode(reason).length > 123) throw new RangeError("a reason has at most 123 bytes");
     this.#stop(1000, reason);
   }
 
@@ -233,9 +242,9 @@ export class WseClient {
     this.#say(ours(type), payload, null);
   }
 
-  call(name, payload, options = {}) {
+  async call(name, payload, options = {}) {
     this.#ready();
-    const stamp = `${this.#protocol.types.call}:${ours(name)}:${++this.#count}`;
+    const stamp = `${this.#types.call}:${ours(name)}:${++this.#count}`;
     this.#say(name, payload, stamp);
     return new Promise((resolve, reject) => {
       const timer = this.#after(options.timeout ?? this.#timeout, () =>
@@ -266,17 +275,7 @@ export class WseClient {
   }
 
   #after(seconds, act) {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      act();
-    }, seconds * 1000);
-    this.#timers.add(timer);
-    return timer;
-  }
-
-  #forget(timer) {
-    clearTimeout(timer);
-    this.#timers.delete(timer);
+    return setTimeout(act, seconds * 1000);
   }
 
   /** Connect, and with reconnection keep trying, for the client's timeout. */
@@ -321,11 +320,12 @@ export class WseClient {
       attempt.opened = true;
       this.when.connected.emit();
       if (this.#socket === socket) {
-        this.#say(this.#protocol.types.hi, { identity: identity ?? null, meta: this.#meta }, null);
+        this.#say(this.#types.hi, { identity: identity ?? null, meta: this.#meta }, null);
       }
     });
     socket.onmessage = current(({ data }) => this.#hear(data));
     socket.onclose = current(({ code, reason }) => this.#lost(code, reason));
+    socket.onerror = () => {}; // `onclose` follows, and says more; the class of `ws` throws without
   }
 
   /** Give an attempt up. */
@@ -377,7 +377,7 @@ export class WseClient {
     const retry = this.#retry;
     if (!retry) return;
     this.#retry = undefined;
-    this.#forget(retry.timer);
+    clearTimeout(retry.timer);
     globalThis.removeEventListener?.("online", retry);
     globalThis.document?.removeEventListener("visibilitychange", retry.seen);
   }
@@ -389,7 +389,7 @@ export class WseClient {
     const socket = this.#socket;
     const attempt = this.#attempt;
     this.#socket = this.#attempt = undefined;
-    if (attempt) this.#forget(attempt.timer);
+    if (attempt) clearTimeout(attempt.timer);
     for (const stamp of [...this.#calls.keys()]) {
       this.#settle(stamp, new WseError(ErrorCode.RP_DISCONNECT));
     }
@@ -406,7 +406,7 @@ export class WseClient {
     this.#stopWaiting();
     const told = this.#end(code, reason);
     if (goal) {
-      this.#forget(goal.timer);
+      clearTimeout(goal.timer);
       goal.reject(error);
     }
     this.#offline(told ? [code, reason] : undefined);
@@ -476,7 +476,7 @@ export class WseClient {
   }
 
   #take(type, payload, stamp) {
-    const types = this.#protocol.types;
+    const types = this.#types;
     const known = this.status === Status.READY;
     switch (type) {
       case types.response:
@@ -505,13 +505,13 @@ export class WseClient {
 
   #welcomed(payload) {
     const goal = this.#connecting;
-    this.#forget(this.#attempt.timer);
+    clearTimeout(this.#attempt.timer);
     this.#attempt = this.#connecting = undefined;
     this.#since = Date.now();
     this.#set(Status.READY);
     this.when.ready.emit(payload);
     if (goal) {
-      this.#forget(goal.timer);
+      clearTimeout(goal.timer);
       goal.resolve(payload);
     }
     for (const message of this.#held.splice(0)) {
@@ -524,7 +524,7 @@ export class WseClient {
     try {
       if (!this.#solver) throw new WseError(ErrorCode.SOLVER_MISSING);
       const answer = await this.#solver(quest);
-      if (this.#attempt === attempt) this.#say(this.#protocol.types.challenge, answer, null);
+      if (this.#attempt === attempt) this.#say(this.#types.challenge, answer, null);
     } catch (error) {
       this.#failed(attempt, error, false);
     }
@@ -540,7 +540,7 @@ export class WseClient {
 
   async #answer(name, payload, stamp) {
     const socket = this.#socket;
-    const types = this.#protocol.types;
+    const types = this.#types;
     const old = stamp.startsWith(`${types.call}:`);
     const say = (...reply) => this.#socket === socket && this.#say(...reply);
     try {
@@ -550,9 +550,12 @@ export class WseClient {
       if (old) say(stamp, value, { success: true });
       else say(types.response, value, stamp);
     } catch (error) {
-      const told = this.#told(name, error, old);
-      if (old) say(stamp, null, told);
-      else say(types.responseError, told, stamp);
+      const fail = (told) => (old ? say(stamp, null, told) : say(types.responseError, told, stamp));
+      try {
+        fail(this.#told(name, error, old));
+      } catch (unsayable) {
+        fail(this.#told(name, unsayable, old));
+      }
     }
   }
 
@@ -572,7 +575,7 @@ export class WseClient {
     const call = this.#calls.get(stamp);
     if (!call) return;
     this.#calls.delete(stamp);
-    this.#forget(call.timer);
+    clearTimeout(call.timer);
     if (outcome instanceof WseError) call.reject(outcome);
     else call.resolve(outcome);
   }
