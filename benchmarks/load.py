@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 from .cpu import cpu_seconds, resident
 from .wire import DIALECTS, frame, masked, payload_of
@@ -153,7 +153,7 @@ class Crowd:
         self._upgrade = self.dialect.upgrade(task.port)
         self._numbers = count()
 
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -256,7 +256,7 @@ def _whole(sock: socket.socket) -> tuple[bytes, bytes]:
         data += _some(sock, 65536)
     text, size = found
     if size != len(data):
-        raise Wrong(f"more than was asked for: {data[size:size + 200]!r}")
+        raise Wrong(f"more than was asked for: {data[size : size + 200]!r}")
     return text, data
 
 

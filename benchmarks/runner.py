@@ -67,6 +67,13 @@ class Run:
         figure = self.figure
         return figure is not None and figure.load > 0.95 and figure.share < 0.95
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether both sides got less of their cores than they would have used."""
+        figure = self.figure
+        busy = self.job.startswith("calls") and self.peer != "wse-two"
+        return busy and figure is not None and figure.share < 0.9 and figure.load < 0.9
+
 
 def measure_all(
     pairs: Sequence[tuple[Job, Peer]], settings: Settings, told: Callable[[Run], None]
@@ -105,9 +112,7 @@ def measure(job: Job, peer: Peer, settings: Settings) -> Figure:
         with _program(PEERS["wse"], where.other) as (port, pid):
             return _client(job, peer, settings, port, pid)
     with _program(peer, where.measured) as (port, pid):
-        task = replace(
-            settings.task(job), port=port, pid=pid, dialect=peer.dialect, tls=peer.tls
-        )
+        task = replace(settings.task(job), port=port, pid=pid, dialect=peer.dialect, tls=peer.tls)
         command = [sys.executable, "-m", "benchmarks.load"]
         return _figure(command, where.other, json.dumps(asdict(task)))
 

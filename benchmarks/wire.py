@@ -32,7 +32,7 @@ def frame(data: bytes) -> tuple[bytes, int] | None:
     if len(data) < start + size:
         return None
     if data[0] != 0x81:
-        raise ValueError(f"no text frame: {data[:start + 40]!r}")
+        raise ValueError(f"no text frame: {data[: start + 40]!r}")
     return data[start : start + size], start + size
 
 

@@ -1,4 +1,4 @@
-"""Who is measured: each peer is a program that listens, prints its port, and ends with its stdin."""
+"""Who is measured: programs that listen, print their port, and end with their stdin."""
 
 from __future__ import annotations
 

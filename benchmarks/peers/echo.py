@@ -9,7 +9,7 @@ import picows
 from .common import announce, collect, forever, run
 
 
-class Echo(picows.WSListener):
+class Echo(picows.WSListener):  # type: ignore[misc]
     """One connection: what came in one turn of the loop goes back in one write."""
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
