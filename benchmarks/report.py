@@ -17,10 +17,12 @@ from .load import Figure
 from .peers import PEERS
 from .runner import ROOT, Run, Settings
 
-__all__ = ["RESULTS", "Report", "publish"]
+__all__ = ["BEGIN", "END", "RESULTS", "Report", "publish"]
 
 RESULTS = ROOT / "benchmarks" / "results"
-_PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN = "<!-- figures: written by make bench -->"
+END = "<!-- end of figures -->"
 _IMAGES = ROOT / "docs" / "images"
 _NONE = "\N{EN DASH}"
 _LOAD_BOUND = "*"
@@ -228,12 +230,11 @@ def _markdown(table: Table) -> str:
 
 def publish(report: Report) -> None:
     """Write it into the documentation: the page between its markers, the plots beside it."""
-    text = _PAGE.read_text(encoding="utf-8")
-    begin, end = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    page = f"{before}{begin}\n\n{report.markdown()}\n\n{end}{after}"
-    _PAGE.write_text(page, encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page = f"{before}{BEGIN}\n\n{report.markdown()}\n\n{END}{after}"
+    PAGE.write_text(page, encoding="utf-8")
     _plot(report)
 
 
