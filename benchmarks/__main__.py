@@ -64,13 +64,15 @@ def main(
         if (not jobs or job.name in jobs) and (not peers or name in peers)
         if not PEERS[name].missing()
     ]
+    if not pairs:
+        raise click.ClickException("no such job with such a peer, or it is not installed")
     report = Report(_measured(console, pairs, settings), settings)
     whole = not (jobs or peers or quick)
     report.save(RESULTS / ("published.json" if whole else "latest.json"))
     _show(console, report)
     if whole:
         publish(report)
-    sys.exit(any(run.error for run in report.runs) or not pairs)
+    sys.exit(any(run.error for run in report.runs))
 
 
 def _measured(console: Console, pairs: list[tuple[Job, Peer]], settings: Settings) -> list[Run]:

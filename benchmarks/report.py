@@ -185,7 +185,12 @@ class Report:
             if name:
                 parts.append(f"![{name}](images/performance-{name}.svg)")
             parts.append(_markdown(table))
+        share, busiest = max(
+            ((run.figure.load, run) for run in self.runs if run.figure is not None),
+            key=lambda pair: pair[0],
+        )
         marks = (
+            f"The load used {share:.0%} of its core at most, in {busiest.job} with {busiest.peer}. "
             f"{_LOAD_BOUND} The load was the bottleneck in one of the rounds. "
             f"{_DISTURBED} Other programs took some of the processor in one of the rounds."
         )

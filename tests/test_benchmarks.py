@@ -11,13 +11,21 @@ import os
 import socket
 import sys
 import tracemalloc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
+from carriers import FakeStream
+from click.testing import CliRunner
+from crowd import linux, say
+from websockets.protocol import Side
+
+import wse
+from benchmarks import __main__ as command
 from benchmarks import report as reports
 from benchmarks.cpu import cpu_seconds
 from benchmarks.jobs import FIGURES, JOBS, TARGETS, Job, Target
@@ -25,11 +33,6 @@ from benchmarks.load import Figure, Pump, Wrong
 from benchmarks.peers import PEERS, Peer
 from benchmarks.report import Report
 from benchmarks.runner import Failed, Run, Settings, measure, measure_all
-from carriers import FakeStream
-from crowd import linux, say
-from websockets.protocol import Side
-
-import wse
 from wse import WseConnection, WseJSON, WseServer, testing
 from wse.transports.base import Handshake
 from wse.transports.stream import StreamTransport
@@ -176,9 +179,10 @@ def test_the_processor_time_of_a_process_counts_what_it_started() -> None:
 # -- the report ------------------------------------------------------------------------------------
 
 
-def run(job: str, peer: str, number: int, value: float, **more: float) -> Run:
-    figure = Figure(**{"value": value, "count": 1, "cpu": 1.0, "wall": 1.0, "load": 0.1, **more})
-    return Run(job, peer, number, figure)
+def run(
+    job: str, peer: str, number: int, value: float, *, load: float = 0.1, cpu: float = 1.0
+) -> Run:
+    return Run(job, peer, number, Figure(value, 1, cpu, 1.0, load))
 
 
 def told(*runs: Run) -> Report:
@@ -209,9 +213,7 @@ def test_a_round_that_failed_on_one_side_is_left_out() -> None:
     assert told(run("calls-1", "wse", 0, 10)).ratio(TARGET) is None
 
 
-@pytest.mark.parametrize(
-    ("ratio", "verdict"), [(0.8, "**no**"), (1.3, "yes"), (2.0, "the aim")]
-)
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.8, "**no**"), (1.3, "yes"), (2.0, "the aim")])
 def test_the_table_says_what_was_reached(ratio: float, verdict: str) -> None:
     report = told(run("setups", "wse", 0, ratio), run("setups", "ws", 0, 1))
     assert report.targets_table()[1][-2:] == [f"{ratio:.2f} x", verdict]
@@ -251,6 +253,26 @@ def test_a_report_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     assert again.markdown() == report.markdown()
 
 
+@linux
+def test_the_command_measures_what_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "QUICK", TINY)
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    asked = ["--quick", "--job", "calls-1", "--peer", "wse"]
+    result = CliRunner().invoke(command.main, asked)
+    assert result.exit_code == 0, result.output
+    (run,) = Report.load(tmp_path / "latest.json").runs
+    assert (run.job, run.peer, run.round) == ("calls-1", "wse", 0)
+    assert JOBS["calls-1"].title in result.output
+
+
+def test_the_command_fails_where_there_is_nothing_to_measure() -> None:
+    result = CliRunner().invoke(command.main, ["--job", "client-1", "--peer", "wse"])
+    assert result.exit_code == 1
+    assert "no such job" in result.output
+
+
 def test_only_what_stands_between_the_markers_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,9 +284,7 @@ def test_only_what_stands_between_the_markers_is_written(
     for _ in range(2):
         reports.publish(report)
         text = page.read_text(encoding="utf-8")
-        assert text == (
-            f"before\n{reports.BEGIN}\n\n{report.markdown()}\n\n{reports.END}\nafter\n"
-        )
+        assert text == (f"before\n{reports.BEGIN}\n\n{report.markdown()}\n\n{reports.END}\nafter\n")
 
 
 def test_the_page_shows_the_figures_of_its_file() -> None:
@@ -343,22 +363,47 @@ async def ask(seat: Seat, name: str, calls: int) -> None:
 
 async def opcodes(story: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """How many instructions of bytecode it takes."""
-    count = 0
-
-    def tracer(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        count += event == "opcode"
-        return tracer
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
+    counter = [0]
+    with counting_opcodes(counter):
         await story()
-    finally:
-        sys.settrace(before)
-    return count
+    return counter[0]
+
+
+if sys.version_info >= (3, 12):
+
+    @contextmanager
+    def counting_opcodes(counter: list[int]) -> Iterator[None]:
+        monitoring = sys.monitoring
+        tool, event = monitoring.PROFILER_ID, monitoring.events.INSTRUCTION
+
+        def one_more(_code: CodeType, _offset: int) -> None:
+            counter[0] += 1
+
+        monitoring.use_tool_id(tool, "opcodes")
+        monitoring.register_callback(tool, event, one_more)
+        monitoring.set_events(tool, event)
+        try:
+            yield
+        finally:
+            monitoring.set_events(tool, 0)
+            monitoring.free_tool_id(tool)
+
+else:
+
+    @contextmanager
+    def counting_opcodes(counter: list[int]) -> Iterator[None]:
+        def tracer(frame: FrameType, event: str, _: Any) -> Any:
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+            counter[0] += event == "opcode"
+            return tracer
+
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
 
 
 @testing.virtual_time
@@ -384,7 +429,17 @@ async def test_a_burst_of_broadcasts_is_packed_once_each_and_written_once_for_ea
     assert {seat.stream.written.count(b'"news"') for seat in devices} == {10}
 
 
-@pytest.mark.parametrize(("name", "most"), [("plain", 900), ("async", 2000)])
+@testing.virtual_time
+async def test_a_broadcast_is_framed_once_and_the_same_bytes_go_to_every_device() -> None:
+    server = make_server()
+    devices = await seats(server, 100)
+    server.broadcast("news", {"number": 1})
+    await testing.settle()
+    written = [seat.stream.writes for seat in devices]
+    assert len({id(frame) for (frame,) in written}) == 1
+
+
+@pytest.mark.parametrize(("name", "most"), [("plain", 1200), ("async", 2000)])
 @testing.virtual_time
 async def test_a_call_takes_so_many_instructions_at_most(name: str, most: int) -> None:
     (seat,) = await seats(make_server(), 1)
@@ -392,7 +447,6 @@ async def test_a_call_takes_so_many_instructions_at_most(name: str, most: int) -
     few = await opcodes(lambda: ask(seat, name, 16))
     many = await opcodes(lambda: ask(seat, name, 48))
     each = (many - few) / 32
-    print("EACH",each)
     assert 0 < each <= most
 
 
@@ -409,8 +463,7 @@ async def test_a_delivery_takes_so_many_instructions_at_most() -> None:
     few = await opcodes(broadcast)
     await seats(server, 200)
     many = await opcodes(broadcast)
-    print("DELIV",(many-few)/200)
-    assert 0 < (many - few) / 200 <= 400
+    assert 0 < (many - few) / 200 <= 260
 
 
 @pytest.mark.parametrize("name", ["plain", "async"])
@@ -443,5 +496,4 @@ async def test_an_idle_device_holds_so_many_bytes_at_most() -> None:
     finally:
         tracemalloc.stop()
     held = sum(one.size for one in traces.statistics("filename")) / 200
-    print("HELD",held)
-    assert 0 < held <= 4096
+    assert 0 < held <= 3600
