@@ -44,6 +44,8 @@ def main(
     A run of all jobs with all peers is written into docs/performance.md. The figures of any
     other go to benchmarks/results/latest.json.
     """
+    if sys.platform != "linux":
+        raise click.ClickException("it measures with what only Linux has")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     if show:
         publish(Report.load(show))

@@ -27,7 +27,8 @@ from websockets.protocol import Side
 import wse
 from benchmarks import __main__ as command
 from benchmarks import report as reports
-from benchmarks.cpu import cpu_seconds
+from benchmarks import runner
+from benchmarks.cpu import cpu_seconds, family
 from benchmarks.jobs import FIGURES, JOBS, TARGETS, Job, Target
 from benchmarks.load import Figure, Pump, Wrong
 from benchmarks.peers import PEERS, Peer
@@ -123,21 +124,18 @@ def test_a_peer_that_fails_is_told_of_and_the_others_are_measured() -> None:
 
 @linux
 def test_no_server_outlives_its_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
+    started: set[int] = set()
 
-    def noting(pid: int) -> float:
-        started.append(pid)
-        return cpu_seconds(pid)
+    def instead_of_the_load(*_: Any) -> Figure:
+        started.update(set(family(os.getpid())) - before)
+        return Figure(1.0, 1, 1.0, 1.0, 0.0)
 
-    monkeypatch.setattr("benchmarks.runner._figure", lambda *_: noting(pid_of_child()))
+    before = set(family(os.getpid()))
+    monkeypatch.setattr(runner, "_figure", instead_of_the_load)
     measure(JOBS["calls-16"], PEERS["wse-two"], TINY)
-    assert started
-    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
-
-
-def pid_of_child() -> int:
-    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    return int(text.split()[-1])
+    assert len(started) == 3
+    while any(Path(f"/proc/{pid}").exists() for pid in started):
+        os.sched_yield()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -105,7 +105,7 @@ def serve_shared(server: WseServer[Any], processes: int) -> None:
     for _ in range(processes):
         os.read(ours, 1)
     announce(port)
-    while True:
+    for _ in range(processes):
         os.wait()
 
 
