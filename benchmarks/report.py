@@ -144,7 +144,10 @@ class Report:
     def targets_table(self) -> Table:
         """Each target, and what was reached."""
         rows = [["", "compared with", "at least", "aim", "measured", "reached"]]
+        eager = tuple(map(int, self.machine["python"].split(".")[:2])) >= (3, 12)
         for target in TARGETS:
+            if target.eager not in (None, eager):
+                continue
             ratio = self.ratio(target)
             if ratio is None and self.value(target.job, target.peer) is None:
                 continue

@@ -184,7 +184,7 @@ def run(
 
 
 def told(*runs: Run) -> Report:
-    return Report(runs, TINY, {}, {})
+    return Report(runs, TINY, {"python": "3.11.0"}, {})
 
 
 TARGET = Target(title="", job="calls-1", to="ws", least=1.25, aim=2.0)
