@@ -276,6 +276,22 @@ async def test_several_servers_on_one_web_server_each_at_its_path() -> None:
 
 
 @real_time
+async def test_a_server_at_two_paths_has_the_users_of_both() -> None:
+    server = make_server(conn_per_user=2)
+    app = Starlette(routes=[WebSocketRoute(path, server.asgi()) for path in ("/ws", "/old/ws")])
+    async with (
+        serving(app) as port,
+        talking(port, "/ws", "alice"),
+        talking(port, "/old/ws", "alice"),
+        talking(port, "/old/ws", "bob"),
+    ):
+        assert {cid: len(user.conns) for cid, user in server.clients.items()} == {
+            "alice": 2,
+            "bob": 1,
+        }
+
+
+@real_time
 async def test_a_mount_answers_below_its_path() -> None:
     server = make_server()
     app = Starlette(routes=[Mount("/live", server.asgi())])

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 __all__ = ["count_workers", "warn_of_workers"]
 
@@ -34,8 +35,9 @@ def count_workers(environ: Mapping[str, str], argv: Sequence[str]) -> int:
     return int(asked) if asked.isdecimal() else 1
 
 
+@cache
 def warn_of_workers() -> None:
-    """Say it where users of several processes do not hear of each other."""
+    """Say it, once, where users of several processes do not hear of each other."""
     workers = count_workers(os.environ, sys.argv)
     if workers > 1:
         logger.warning(
