@@ -122,9 +122,11 @@ class AwaitedTransport(Transport):
         finally:
             self._lose(CloseCode.ABNORMAL, Reason.NO_REASON)
             self._end()
-            for task in (self._reader, self._writer):
-                if task is not None:
-                    task.cancel()
+            tasks = [task for task in (self._reader, self._writer) if task is not None]
+            for task in tasks:
+                task.cancel()
+            # granian ends no connection that is still asked for more.
+            await asyncio.wait(tasks, timeout=self._close_timeout)
             self._gone.set_result(None)
 
     # -- the port ------------------------------------------------------------------------------
