@@ -267,6 +267,21 @@ test("a handler of closed may connect again, to another server", async () => {
   assert.equal(Paper.made.length, 2);
 });
 
+test("a handler of closed may connect again after a refusal", async () => {
+  const client = make();
+  client.when.closed.once(() => client.connect("again").catch(() => {}));
+  const refused = assert.rejects(client.connect("key"), code(ErrorCode.NOT_AUTHORIZED));
+  await settled();
+  last().open();
+  last().end(1000, "wse.not-authorized");
+  await refused;
+  await settled();
+  assert.equal(Paper.made.length, 2);
+  last().open();
+  last().hear("~wse:welcome", 1);
+  assert.equal(client.status, Status.READY);
+});
+
 // -- talking
 
 test("what cannot be said throws", async () => {

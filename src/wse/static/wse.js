@@ -331,8 +331,10 @@ export class WseClient {
   /** Give an attempt up. */
   #failed(attempt, error, temporary) {
     if (this.#attempt !== attempt) return;
-    if (this.#end(1000, BY_CLIENT)) this.#offline([1000, BY_CLIENT]);
-    this.#settled(error, temporary);
+    this.#emitter.together(() => {
+      if (this.#end(1000, BY_CLIENT)) this.#offline([1000, BY_CLIENT]);
+      this.#settled(error, temporary);
+    });
   }
 
   /** An attempt has failed; `temporary` when the next one may not. */
@@ -427,14 +429,19 @@ export class WseClient {
   #lost(code, reason, close) {
     const attempt = this.#attempt;
     const opened = this.#end(close && code, reason);
-    if (opened) this.#offline([code, reason]);
     if (attempt) {
       const error =
         reason === NOT_AUTHORIZED
           ? new WseError(ErrorCode.NOT_AUTHORIZED)
           : new WseError(ErrorCode.WS_CLIENT_ERROR, { code, reason }, `closed before the welcome: ${code} ${reason}`);
-      this.#settled(error, COMES_BACK.has(code));
-    } else if (this.reconnect && COMES_BACK.has(code) && this.status === Status.OFFLINE) {
+      this.#emitter.together(() => {
+        if (opened) this.#offline([code, reason]);
+        this.#settled(error, COMES_BACK.has(code));
+      });
+      return;
+    }
+    if (opened) this.#offline([code, reason]);
+    if (this.reconnect && COMES_BACK.has(code) && this.status === Status.OFFLINE) {
       const stayed = (Date.now() - this.#since) / 1000;
       this.#attempts = stayed > this.#backoff.cap ? 0 : this.#attempts + 1;
       this.#wait();
