@@ -362,7 +362,7 @@ export class WseClient {
     const page = globalThis.document;
     const retry = (this.#retry = () => {
       if (this.#retry !== retry) return;
-      this.#stopWaiting(timer);
+      this.#stopWaiting();
       this.#try();
     });
     retry.seen = () => page.visibilityState === "visible" && retry();
