@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 
 from wse import Attempt, Decision, WseConnection, WseServer
 
@@ -16,7 +16,8 @@ async def identify(attempt: Attempt) -> Decision:
 
 server = WseServer(identify, conn_per_user=3)
 app = FastAPI(lifespan=server.lifespan)
-app.router.routes.append(WebSocketRoute("/ws", server.asgi()))
+live = server.asgi()
+app.router.routes += [WebSocketRoute("/ws", live), Route("/ws", live)]
 app.state.tokens = {"key-of-alice": "alice", "key-of-bob": "bob"}
 
 

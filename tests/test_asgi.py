@@ -18,12 +18,11 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from support import SECRET, real_time
-from webservers import WEB_SERVERS, serving
+from webservers import ASGI_SERVERS, WEB_SERVERS, serving
 
 from wse import Attempt, ConnectionFailed, Decision, Limits, WseClient, WseServer
+from wse.pings import warn_of_pings
 from wse.transports.asgi import AsgiApplication
-
-ASGI_SERVERS = [name for name in WEB_SERVERS if name != "aiohttp"]
 
 
 def make_server(**options: Any) -> WseServer:
@@ -221,24 +220,36 @@ async def test_refusals_and_plain_requests_on_every_web_server(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("interval", "warnings"),
-    [(None, 1), (20.0, 0)],
+    ("name", "options", "warnings"),
+    [
+        ("uvicorn", {}, 0),
+        ("uvicorn", {"ws_ping_interval": None}, 1),
+        ("hypercorn", {"websocket_ping_interval": 20}, 0),
+        ("hypercorn", {}, 1),
+        ("granian", {}, 1),
+    ],
 )
+@pytest.mark.parametrize("at_start", [True, False])
 @real_time
 async def test_a_web_server_that_pings_nobody_is_warned_of_once(
-    interval: float | None, warnings: int, caplog: pytest.LogCaptureFixture
+    name: str,
+    options: dict[str, Any],
+    warnings: int,
+    at_start: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with serving(make_server().asgi(), ws_ping_interval=interval) as port:
+    warn_of_pings.cache_clear()
+    server = make_server()
+    app = Starlette(
+        routes=[WebSocketRoute("/ws", server.asgi())],
+        lifespan=server.lifespan if at_start else None,
+    )
+    async with ASGI_SERVERS[name](app, **options) as port:
+        assert caplog.text.count("pings nobody") == (warnings if at_start else 0)
         for cid in ("alice", "bob"):
-            async with talking(port, "/", cid):
+            async with talking(port, "/ws", cid):
                 pass
-    assert caplog.text.count("pings nobody") == warnings
-
-
-@real_time
-async def test_granian_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    async with WEB_SERVERS["granian"](make_server().acceptor) as port, talking(port, "/ws", "x"):
-        assert "pings nobody" in caplog.text
+        assert caplog.text.count("pings nobody") == warnings
 
 
 # -- within frameworks -----------------------------------------------------------------------------
@@ -258,6 +269,7 @@ async def test_several_servers_on_one_web_server_each_at_its_path() -> None:
         routes=[
             WebSocketRoute("/ws", chat.asgi()),
             WebSocketRoute("/games/{number:int}/ws", games.asgi()),
+            Route("/ws", chat.asgi()),
             Route("/", lambda _: PlainTextResponse("the page")),
         ]
     )
@@ -270,6 +282,7 @@ async def test_several_servers_on_one_web_server_each_at_its_path() -> None:
         (conn,) = games.clients["bob"].conns.values()
         assert conn.context["path_params"] == {"number": 7}
         assert await get_page(port, "/") == (200, "the page")
+        assert (await get_page(port, "/ws"))[0] == 426
         with pytest.raises(ConnectionFailed) as caught:
             await WseClient(f"ws://127.0.0.1:{port}/nowhere").connect("carol")
         assert caught.value.details == {"status": 403}
@@ -317,6 +330,7 @@ async def test_within_litestar() -> None:
         heard = asyncio.Event()
         client.channel.on("news", lambda _: heard.set())
         assert await get_page(port, "/tell") == (200, "told")
+        assert (await get_page(port, "/ws"))[0] == 426
         await heard.wait()
 
 
@@ -332,11 +346,12 @@ async def test_within_quart() -> None:
     devices_here = server.asgi()
 
     async def route(scope: Any, receive: Any, send: Any) -> None:
-        here = scope["type"] == "websocket" and scope["path"] == "/ws"
+        here = scope.get("path") == "/ws"
         await (devices_here if here else app)(scope, receive, send)
 
     async with serving(route) as port, talking(port, "/ws", "alice"):
         assert await get_page(port, "/devices") == (200, '["alice"]\n')
+        assert (await get_page(port, "/ws"))[0] == 426
 
 
 @real_time

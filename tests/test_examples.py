@@ -91,6 +91,8 @@ async def test_with_fastapi() -> None:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             async with http.post("/orders/7/paid", params={"who": "alice"}) as answer:
                 assert await answer.json() == {"online": True}
+            async with http.get("/ws") as answer:
+                assert answer.status == 426
             for device in (phone, laptop):
                 assert await device.heard.get() == ("paid", {"order": 7})
             phone.client.send("typing", "lobby")

@@ -28,6 +28,7 @@ FLOORS = [
         *["session", "outbox", "inbox", "calls", "backoff"],
         *["signals", "channel", "procedures", "handler", "heartbeat", "admission", "rates"],
         "workers",
+        "pings",
     ],
     ["stats", "hub", "desk", "auth", "endpoint"],
     ["connection", "identity", "registry", "link", "gate", "when", "drain", "sigterm"],

@@ -27,6 +27,8 @@ from wse import WseServer
 server = WseServer(lambda attempt: attempt.accept(attempt.identity))
 app = FastAPI(lifespan=server.lifespan if "LIFESPAN" in os.environ else None)
 app.router.routes.append(WebSocketRoute("/ws", server.asgi(drain=30)))
+other = WseServer(lambda attempt: attempt.accept(attempt.identity))
+app.router.routes.append(WebSocketRoute("/other", other.asgi(drain=30)))
 gate = asyncio.Event()
 
 @server.register("wait")
@@ -36,6 +38,7 @@ async def wait(conn, payload):
     return "done"
 
 @server.channel.on("go on")
+@other.channel.on("go on")
 def go_on(conn, payload):
     gate.set()
 """
@@ -123,6 +126,28 @@ async def test_calls_under_way_end_before_their_device_goes(
         assert await caller.end == CLOSING
         process.send_signal(signal.SIGTERM)
         assert await other.end in (CLOSING, (1012, ""), (1006, ""))
+        await process.wait()
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn"])
+@real_time
+async def test_all_servers_of_a_process_send_their_devices_away_at_once(
+    name: str, tmp_path: Path
+) -> None:
+    async with deployed(name, tmp_path) as (process, url):
+        caller = Guest(url)
+        first, second = (Guest(url.replace("/ws", "/other")) for _ in range(2))
+        for guest, cid in ((caller, "alice"), (first, "bob"), (second, "carol")):
+            await guest.connect(cid)
+        calling = asyncio.create_task(caller.client.call("wait"))
+        await caller.waiting.wait()
+        process.send_signal(signal.SIGTERM)
+        # Bob's turn at the other server is now, and Carol's in fifteen seconds.
+        assert await first.end == CLOSING
+        second.client.send("go on")
+        assert await calling == "done"
+        assert await caller.end == CLOSING
+        process.send_signal(signal.SIGTERM)
         await process.wait()
 
 

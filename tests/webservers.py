@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import hypercorn.asyncio
@@ -18,7 +19,7 @@ from wse.transports import aiohttp
 from wse.transports.asgi import AsgiApplication
 from wse.transports.base import Acceptor
 
-__all__ = ["WEB_SERVERS", "bound", "serving"]
+__all__ = ["ASGI_SERVERS", "WEB_SERVERS", "bound", "serving"]
 
 
 def bound() -> socket.socket:
@@ -49,41 +50,33 @@ async def serving(application: Any, **options: Any) -> AsyncIterator[int]:
             await running
 
 
-def _uvicorn(ws: Any) -> Callable[[Acceptor], AbstractAsyncContextManager[int]]:
-    return lambda acceptor: serving(asgi_application(acceptor), ws=ws)
-
-
 @asynccontextmanager
-async def _hypercorn(acceptor: Acceptor) -> AsyncIterator[int]:
+async def _hypercorn(application: Any, **options: Any) -> AsyncIterator[int]:
     with bound() as sock:
         port: int = sock.getsockname()[1]
-    config = hypercorn.Config()
-    config.bind = [f"127.0.0.1:{port}"]
-    config.graceful_timeout = 0.1
-    config.errorlog = None
+    config = hypercorn.Config.from_mapping(
+        bind=[f"127.0.0.1:{port}"], graceful_timeout=0.1, errorlog=None, **options
+    )
     end = asyncio.Event()
-    application: Any = asgi_application(acceptor)
-    serving = asyncio.create_task(
+    running = asyncio.create_task(
         hypercorn.asyncio.serve(application, config, shutdown_trigger=end.wait)
     )
     await _listens(port)
     yield port
     end.set()
-    await serving
+    await running
 
 
 @asynccontextmanager
-async def _granian(acceptor: Acceptor) -> AsyncIterator[int]:
+async def _granian(application: Any) -> AsyncIterator[int]:
     with bound() as sock:
         port: int = sock.getsockname()[1]
-    server = Granian(
-        asgi_application(acceptor), port=port, interface=Interfaces.ASGINL, log_enabled=False
-    )
-    serving = asyncio.create_task(server.serve())
+    server = Granian(application, port=port, interface=Interfaces.ASGI, log_enabled=False)
+    running = asyncio.create_task(server.serve())
     await _listens(port)
     yield port
     server.stop()  # type: ignore[no-untyped-call]
-    await serving
+    await running
 
 
 async def _listens(port: int) -> None:
@@ -107,10 +100,17 @@ async def _aiohttp(acceptor: Acceptor) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-WEB_SERVERS: dict[str, Callable[[Acceptor], AbstractAsyncContextManager[int]]] = {
-    "uvicorn": _uvicorn("websockets-sansio"),
-    "uvicorn with wsproto": _uvicorn("wsproto"),
+ASGI_SERVERS: dict[str, Callable[..., AbstractAsyncContextManager[int]]] = {
+    "uvicorn": partial(serving, ws="websockets-sansio"),
+    "uvicorn with wsproto": partial(serving, ws="wsproto"),
     "hypercorn": _hypercorn,
     "granian": _granian,
-    "aiohttp": _aiohttp,
 }
+"""Each takes an ASGI application."""
+
+
+def _carrying(name: str) -> Callable[[Acceptor], AbstractAsyncContextManager[int]]:
+    return lambda acceptor: ASGI_SERVERS[name](asgi_application(acceptor))
+
+
+WEB_SERVERS = {**{name: _carrying(name) for name in ASGI_SERVERS}, "aiohttp": _aiohttp}

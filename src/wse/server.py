@@ -23,13 +23,14 @@ from .handler import check_takes, end_tasks
 from .identity import WseIdentity
 from .limits import Limits
 from .outbox import Parcel
+from .pings import warn_of_pings
 from .procedures import Procedures
 from .protocol import DEFAULT, Protocol
 from .rates import UserRates
 from .registry import Registry
 from .runner import run_until_signal
 from .signals import Emitter
-from .sigterm import Farewell
+from .sigterm import drain_at_sigterm
 from .stats import LoopLag, Stats
 from .transports.base import Pages
 from .when import ServerSignals
@@ -117,7 +118,6 @@ class WseServer(Generic[S]):
         self._hub.rates = UserRates(limits)
         self._loop_lag = LoopLag()
         self._listeners: set[Listener] = set()
-        self._farewell = Farewell(lambda seconds: self.close(drain=seconds))
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
         self._hub.ignored = self.when.ignored
@@ -340,7 +340,8 @@ class WseServer(Generic[S]):
     def asgi(self, *, drain: float = 5.0) -> AsgiApplication:
         """This server as an ASGI application, for a route of Starlette, FastAPI and others.
 
-            app.router.routes.append(WebSocketRoute("/ws", server.asgi()))
+            live = server.asgi()
+            app.router.routes += [WebSocketRoute("/ws", live), Route("/ws", live)]
 
         At SIGTERM the devices are sent away before the web server closes their connections, where
         it lets us; see `lifespan`.
@@ -353,7 +354,7 @@ class WseServer(Generic[S]):
         warn_of_workers()
         return AsgiApplication(
             self.acceptor,
-            opening=lambda: self._farewell.watch(drain),
+            opening=lambda: self._carried(drain),
             lifespan=lambda: self.lifespan(drain=drain),
         )
 
@@ -369,7 +370,7 @@ class WseServer(Generic[S]):
         """
         self._hub.bind()
         self._loop_lag.start()
-        self._farewell.watch(drain)
+        self._carried(drain)
         try:
             yield
         finally:
@@ -385,6 +386,11 @@ class WseServer(Generic[S]):
 
         warn_of_workers()
         return handler(self.acceptor)
+
+    def _carried(self, drain: float) -> None:
+        """A web server runs this."""
+        drain_at_sigterm(self.close, drain)
+        warn_of_pings()
 
     # -- by itself ---------------------------------------------------------------------------
 

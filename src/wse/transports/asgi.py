@@ -6,7 +6,6 @@ Written to the HTTP and WebSocket specification of ASGI 3.0, versions 2.3 and la
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -19,8 +18,6 @@ from .awaited import AwaitedTransport, End, Frame
 from .base import NO_WEBSOCKET, Acceptor, Handshake, Refusal, merged
 
 __all__ = ["AsgiApplication", "AsgiTransport"]
-
-logger = logging.getLogger("wse.server")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -55,7 +52,6 @@ class AsgiApplication:
         self._acceptor = acceptor
         self._opening = opening
         self._lifespan = lifespan
-        self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or answer a plain HTTP request."""
@@ -76,12 +72,6 @@ class AsgiApplication:
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._opening()
-        if not self._warned and _pings_nobody(receive):
-            self._warned = True
-            logger.warning(
-                "the web server pings nobody: devices that vanish are noticed when something is "
-                "sent to them, or not for long"
-            )
         await receive()
         handshake = _handshake(scope)
         refusal = self._acceptor.vet(handshake)
@@ -132,13 +122,6 @@ class AsgiTransport(AwaitedTransport):
 
     async def _goodbye(self, end: End) -> None:
         await self._asgi_send({"type": "websocket.close", "code": end.code, "reason": end.reason})
-
-
-def _pings_nobody(receive: Receive) -> bool:
-    """Whether this web server is known to send no pings, or told not to."""
-    owner = getattr(receive, "__self__", None)
-    uvicorn = getattr(getattr(owner, "config", None), "ws_ping_interval", 0)
-    return uvicorn is None or type(owner).__module__.partition(".")[0] == "granian"
 
 
 def _handshake(scope: Scope) -> Handshake:
