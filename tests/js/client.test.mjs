@@ -64,18 +64,35 @@ async function passes(seconds) {
 }
 
 /** A page, or the lack of one: what the client listens to, and how to make it happen. */
-class Page extends EventTarget {
+class Heard extends EventTarget {
+  addEventListener(...args) {
+    listening += 1;
+    super.addEventListener(...args);
+  }
+
+  removeEventListener(...args) {
+    listening -= 1;
+    super.removeEventListener(...args);
+  }
+}
+class Page extends Heard {
   visibilityState = "hidden";
 }
+let listening;
 let onLine;
 let window;
 
+let shown;
+
 beforeEach(() => {
   Paper.made = [];
+  shown = [];
+  listening = 0;
   onLine = true;
-  window = new EventTarget();
+  window = new Heard();
   mock.timers.enable({ apis: ["setTimeout", "Date"] });
   mock.method(Math, "random", () => 0.5);
+  mock.method(console, "error", (error) => shown.push(error));
   Object.defineProperty(globalThis, "navigator", { configurable: true, value: { get onLine() { return onLine; } } });
   globalThis.document = new Page();
   globalThis.addEventListener = window.addEventListener.bind(window);
@@ -117,6 +134,27 @@ test("what an identity function throws, connect throws", async () => {
   await assert.rejects(client.connect(() => { throw new RangeError("no token"); }), RangeError);
   assert.equal(client.status, Status.OFFLINE);
   assert.equal(Paper.made.length, 0);
+});
+
+test("an identity that cannot be packed, and an address that is none, are connect's errors", async () => {
+  const client = make({ reconnect: true });
+  const connecting = assert.rejects(client.connect(1n), TypeError);
+  await settled();
+  last().open();
+  await connecting;
+  assert.deepEqual([client.status, last().left], [Status.OFFLINE, [1000, "wse.by-client"]]);
+  const nowhere = new WseClient("no://where", { WebSocket: class { constructor() { throw new SyntaxError("no URL"); } } });
+  await assert.rejects(nowhere.connect("key"), (error) =>
+    code(ErrorCode.WS_CLIENT_ERROR)(error) && error.cause instanceof SyntaxError);
+  assert.equal(nowhere.status, Status.OFFLINE);
+});
+
+test("a timeout may be for ever", async () => {
+  const client = await welcomed({ timeout: Infinity });
+  const calling = client.call("slow");
+  await passes(86400);
+  last().hear("~wse:response", "at last", last().said.at(-1)[2]);
+  assert.equal(await calling, "at last");
 });
 
 test("a server that says nothing is given up in time", async () => {
@@ -223,7 +261,10 @@ test("closing ends the wait, and leaves no timer and no listener", async () => {
   const calling = assert.rejects(client.call("slow"), code(ErrorCode.RP_DISCONNECT));
   last().end();
   await calling;
+  const cleared = mock.method(globalThis, "clearTimeout");
+  assert.equal(listening, 2);
   client.close();
+  assert.deepEqual([listening, cleared.mock.callCount()], [0, 1]);
   window.dispatchEvent(new Event("online"));
   await passes(3600);
   assert.equal(Paper.made.length, 1);
@@ -263,6 +304,7 @@ test("a handler of closed may connect again, to another server", async () => {
   last().end();
   await settled();
   assert.equal(last().url, "ws://other/");
+  assert.deepEqual(statuses, ["READY", "OFFLINE", "CONNECTING"]);
   await passes(60);
   assert.equal(Paper.made.length, 2);
 });
@@ -407,6 +449,19 @@ test("a handler that throws, or rejects, is reported and breaks nothing", async 
     [failed, { type: "b" }, "later"],
   ].sort());
   assert.equal(client.status, Status.READY);
+});
+
+test("what a handler throws is shown where nobody listens to errors", async () => {
+  const client = await welcomed();
+  client.channel.on("a", () => { throw new Error("of a message"); });
+  client.when.ignored(() => { throw new Error("of an event"); });
+  for (const type of ["a", "b"]) last().hear(type);
+  await settled();
+  assert.deepEqual(shown.map((error) => error.cause.message), ["of a message", "of an event"]);
+  client.when.error(() => { throw new Error("of an error"); });
+  last().hear("a");
+  await settled();
+  assert.equal(shown.at(-1).message, "of an error");
 });
 
 test("an error that cannot be said is answered with an id", async () => {

@@ -84,7 +84,7 @@ export interface Backoff {
 }
 
 export interface Options {
-  /** Seconds that `connect` takes at most, and each call, unless it says otherwise; 30. */
+  /** Seconds that `connect` takes at most, and each call, unless it says otherwise; 30. May be `Infinity`. */
   timeout?: number;
   /** Come back when the connection is lost, until refused or closed; false. */
   reconnect?: boolean;
@@ -116,7 +116,7 @@ export interface Channel {
 
 /** One device of a user: it connects, talks, and comes back. */
 export declare class WseClient {
-  constructor(url: string, options?: Options);
+  constructor(url: string | URL, options?: Options);
 
   /** `ws://` or `wss://`; in a browser also a path of the page's own server. */
   url: string;
@@ -135,7 +135,10 @@ export declare class WseClient {
     readonly updated: Signal<[status: Status]>;
     /** A message that nobody handles. */
     readonly ignored: Signal<[type: string, payload: any]>;
-    /** A handler threw (`error.cause`), the server sent what it may not, or coming back failed. */
+    /**
+     * A handler threw (`error.cause`), the server sent what it may not, or coming back failed. The first two are shown
+     * on the console where nobody listens.
+     */
     readonly error: Signal<[error: WseError]>;
   };
 

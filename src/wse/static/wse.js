@@ -29,6 +29,7 @@ const NOT_AUTHORIZED = "wse.not-authorized";
 const PROTOCOL_ERROR = "wse.protocol-error";
 const BY_CLIENT = "wse.by-client";
 const RESERVED = "~wse:";
+const LONGEST_TIMER = 2 ** 31; // milliseconds, from which on the platform's fire at once
 const COMES_BACK = new Set([1005, 1006, 1011, 1012, 1013, 1014, 4000]);
 
 /** What went wrong: `code` is for programs, `details` are what the other side told. */
@@ -107,6 +108,7 @@ function signal(emitter, name, remembered = false) {
   on.off = (handler) => {
     handlers = handlers.filter((one) => one.handler !== handler);
   };
+  on.isHeard = () => handlers.length > 0;
   on.emit = (...args) => {
     if (remembered) last = args;
     const told = handlers;
@@ -129,21 +131,23 @@ class Channel {
   }
 
   off(type, handler) {
-    const kept = handler ? this.#of(type).filter((one) => one.handler !== handler) : [];
-    this.#handlers.set(type, kept);
+    this.#keep(type, handler ? this.#of(type).filter((one) => one.handler !== handler) : []);
   }
 
   /** The handlers for one message that has come. */
   take(type) {
     const handlers = this.#of(type);
-    if (handlers.some((one) => one.once)) {
-      this.#handlers.set(type, handlers.filter((one) => !one.once));
-    }
+    if (handlers.some((one) => one.once)) this.#keep(type, handlers.filter((one) => !one.once));
     return handlers.map((one) => one.handler);
   }
 
   #of(type) {
     return this.#handlers.get(type) ?? [];
+  }
+
+  #keep(type, handlers) {
+    if (handlers.length) this.#handlers.set(type, handlers);
+    else this.#handlers.delete(type);
   }
 
   #add(type, handler, once) {
@@ -191,7 +195,8 @@ export class WseClient {
     this.#types = { ...wseJSON.types, ...this.#protocol.types };
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
     const emitter = (this.#emitter = new Emitter((event, cause) => {
-      if (event !== "error") this.#report(ErrorCode.MESSAGE_PROCESSING_ERROR, { event }, cause);
+      if (event === "error") console.error(cause);
+      else this.#report(ErrorCode.MESSAGE_PROCESSING_ERROR, { event }, cause);
     }));
     this.when = {
       connected: signal(emitter, "connected"),
@@ -275,7 +280,7 @@ export class WseClient {
   }
 
   #after(seconds, act) {
-    return setTimeout(act, seconds * 1000);
+    return seconds * 1000 < LONGEST_TIMER ? setTimeout(act, seconds * 1000) : undefined;
   }
 
   /** Connect, and with reconnection keep trying, for the client's timeout. */
@@ -311,7 +316,7 @@ export class WseClient {
   }
 
   #open(attempt, identity) {
-    const socket = new this.#WebSocket(this.url, [this.#protocol.name]);
+    const socket = this.#dial();
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#held = [];
@@ -319,13 +324,24 @@ export class WseClient {
     socket.onopen = current(() => {
       attempt.opened = true;
       this.when.connected.emit();
-      if (this.#socket === socket) {
+      if (this.#socket !== socket) return;
+      try {
         this.#say(this.#types.hi, { identity: identity ?? null, meta: this.#meta }, null);
+      } catch (error) {
+        this.#failed(attempt, error, false);
       }
     });
     socket.onmessage = current(({ data }) => this.#hear(data));
     socket.onclose = current(({ code, reason }) => this.#lost(code, reason));
     socket.onerror = () => {}; // `onclose` follows, and says more; the class of `ws` throws without
+  }
+
+  #dial() {
+    try {
+      return new this.#WebSocket(this.url, [this.#protocol.name]);
+    } catch (cause) {
+      throw new WseError(ErrorCode.WS_CLIENT_ERROR, {}, cause.message, { cause });
+    }
   }
 
   /** Give an attempt up. */
@@ -461,7 +477,9 @@ export class WseClient {
   }
 
   #report(code, details, cause) {
-    this.when.error.emit(new WseError(code, details, "", { cause }));
+    const error = new WseError(code, details, "", { cause });
+    if (this.when.error.isHeard()) this.when.error.emit(error);
+    else console.error(error);
   }
 
   #violated(code, cause) {
