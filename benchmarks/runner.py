@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -114,7 +113,7 @@ def measure(job: Job, peer: Peer, settings: Settings) -> Figure:
     with _program(peer, where.measured) as (port, pid):
         task = replace(settings.task(job), port=port, pid=pid, dialect=peer.dialect, tls=peer.tls)
         command = [sys.executable, "-m", "benchmarks.load"]
-        return _figure(command, where.other, json.dumps(asdict(task)))
+        return _figure(command, where.other, said=json.dumps(asdict(task)))
 
 
 def _client(job: Job, peer: Peer, settings: Settings, port: int, pid: int) -> Figure:
@@ -126,10 +125,12 @@ def _client(job: Job, peer: Peer, settings: Settings, port: int, pid: int) -> Fi
         "warmup": settings.warmup,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return _figure([*peer.command, *words], cores().measured, "")
+    return _figure([*peer.command, *words], cores().measured, env=peer.environment)
 
 
-def _figure(command: Sequence[str], core: int, said: str) -> Figure:
+def _figure(
+    command: Sequence[str], core: int, *, said: str = "", env: Mapping[str, str] | None = None
+) -> Figure:
     with pinned(core):
         try:
             done = subprocess.run(  # noqa: S603 - our own programs
@@ -139,6 +140,7 @@ def _figure(command: Sequence[str], core: int, said: str) -> Figure:
                 text=True,
                 timeout=_MOST,
                 cwd=ROOT,
+                env=env,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
@@ -159,7 +161,7 @@ def _program(peer: Peer, core: int) -> Iterator[tuple[int, int]]:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
-                env={**os.environ, **peer.environment},
+                env=peer.environment,
             )
         try:
             assert process.stdout is not None

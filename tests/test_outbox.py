@@ -357,5 +357,5 @@ def test_a_parcel_that_cannot_be_packed() -> None:
 def test_a_parcel_has_a_type_of_the_applications() -> None:
     with pytest.raises(ValueError, match="reserved"):
         Parcel("~wse:welcome", 1, LIMIT)
-    with pytest.raises(TypeError, match="not int"):
+    with pytest.raises(TypeError, match="int"):
         Parcel(5, 1, LIMIT)  # type: ignore[arg-type]

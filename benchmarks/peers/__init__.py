@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ __all__ = ["PEERS", "Peer"]
 
 _HERE = Path(__file__).parent
 _MODULES = _HERE / "node_modules"
+_NATIVE = Path(sys.prefix) / "native"
 _UWS = "@trufflesuite/uws-js-unofficial"
 
 
@@ -34,7 +36,11 @@ class Peer:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Of its process, besides ours."""
+        """Of its process."""
+        return {**os.environ, **self._own_environment}
+
+    @property
+    def _own_environment(self) -> Mapping[str, str]:
         # ws takes optional native helpers that another package here happens to bring.
         return {"WS_NO_BUFFER_UTIL": "1", "WS_NO_UTF_8_VALIDATE": "1"}
 
@@ -76,6 +82,25 @@ class Peer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Ours(Peer):
+    """The library: its native build, where there is one and unless it is said otherwise."""
+
+    packages: tuple[str, ...] = ("wse",)
+    pure: bool = False
+
+    @property
+    def _is_native(self) -> bool:
+        return not self.pure and _NATIVE.exists()
+
+    @property
+    def _own_environment(self) -> Mapping[str, str]:
+        return {"PYTHONPATH": str(_NATIVE)} if self._is_native else {}
+
+    def version(self) -> str:
+        return f"{super().version()}, {'native' if self._is_native else 'pure Python'}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class _OldNode(Peer):
     """A peer with a binary for one version of Node.js, which comes from npm beside it."""
 
@@ -97,22 +122,21 @@ def _newest_node() -> Path:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(name="wse", program="wse", packages=("wse",), about="plain handler"),
-        Peer(
+        _Ours(name="wse", program="wse", about="plain handler"),
+        _Ours(name="wse-pure", program="wse", pure=True, about="plain handler"),
+        _Ours(
             name="wse-async",
             program="wse",
             options=("--handler", "async"),
-            packages=("wse",),
             about="async handler that does not wait",
         ),
-        Peer(
+        _Ours(
             name="wse-typed",
             program="wse",
             options=("--handler", "typed"),
-            packages=("wse",),
             about="plain handler with a typed payload (msgspec Struct)",
         ),
-        Peer(
+        _Ours(
             name="wse-tls",
             program="wse",
             options=("--tls",),
@@ -120,14 +144,13 @@ PEERS = {
             about="plain handler, over TLS",
             tls=True,
         ),
-        Peer(
+        _Ours(
             name="wse-two",
             program="wse",
             options=("--processes", "2"),
-            packages=("wse",),
             about="plain handler, two processes that share a port",
         ),
-        Peer(
+        _Ours(
             name="wse-fastapi",
             program="wse_fastapi",
             packages=("wse", "fastapi", "uvicorn"),
@@ -178,7 +201,7 @@ PEERS = {
             program="write",
             about="a floor: a bare loop of os.write over blocking sockets",
         ),
-        Peer(name="wse-client", program="wse_client", packages=("wse",), about="WseClient"),
+        _Ours(name="wse-client", program="wse_client", about="WseClient"),
         Peer(
             name="websockets-client",
             program="websockets_client",

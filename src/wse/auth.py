@@ -6,9 +6,19 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .transports.base import Handshake
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    S = TypeVar("S", default=Any)
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S")
+    """What the application keeps for a device, made by the server's `state=`."""
 
 __all__ = ["Attempt", "Decision", "Identify", "cid_of", "hmac_challenge", "hmac_solver"]
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from .auth import Attempt, Decision, Identify
+from .auth import Attempt, Decision, Identify, S
 from .codes import CloseCode, Reason, check_reason
 from .endpoint import Endpoint
 from .errors import (
@@ -29,15 +29,7 @@ from .signals import Signal
 from .transports.base import Handshake, Transport
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
     from .identity import WseIdentity
-
-    S = TypeVar("S", default=Any)
-else:
-    from typing import TypeVar
-
-    S = TypeVar("S")
 
 __all__ = ["ServerHub", "WseConnection"]
 
@@ -255,9 +247,9 @@ class WseConnection(Endpoint, Generic[S]):
                 if isinstance(outcome, Coroutine):  # which a cancelled task may never start (3.11)
                     task.add_done_callback(lambda _: outcome.close())
         else:
-            self._decide(cast("Decision | None", outcome))
+            self._decide(outcome)
 
-    async def _decide_later(self, outcome: Awaitable[Decision | None]) -> None:
+    async def _decide_later(self, outcome: Awaitable[object]) -> None:
         try:
             decision = await outcome
         except asyncio.CancelledError as error:
@@ -269,7 +261,7 @@ class WseConnection(Endpoint, Generic[S]):
         else:
             self._decide(decision)
 
-    def _decide(self, decision: Decision | None) -> None:
+    def _decide(self, decision: object) -> None:
         self._identifying = None
         if self.stage is Stage.CLOSED:
             return

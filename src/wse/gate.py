@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Generic
 
 from .admission import Addresses, Origins, Proxies, is_origin
+from .auth import S
 from .codes import Reason
-from .connection import S, ServerHub, WseConnection
+from .connection import ServerHub, WseConnection
 from .transports.base import Handshake, Refusal, Transport
 
 __all__ = ["Gate"]

@@ -44,14 +44,14 @@ class Hub:
         self.ignored: Signal[...]
         self.tasks: set[asyncio.Task[Any]] = set()
         """What is at work for connections, also for those that have ended."""
-        self._thread = 0
+        self._thread_id = 0
 
     def bind(self) -> asyncio.AbstractEventLoop:
         """Belong to the loop that runs."""
         loop = asyncio.get_running_loop()
         if self.loop is not loop:
             self.loop = loop
-            self._thread = get_ident()
+            self._thread_id = get_ident()
             self.flusher = Flusher(loop)
         return loop
 
@@ -91,14 +91,14 @@ class Hub:
     @property
     def elsewhere(self) -> bool:
         """Whether the caller is in another thread than the loop."""
-        return self.loop is not None and get_ident() != self._thread
+        return self.loop is not None and get_ident() != self._thread_id
 
     def run(self, function: Callable[..., None], *args: Any) -> None:
         """Run a function on the loop: now, or in order when another thread asks.
 
         Once the loop is closed there is nobody left to send to, and nothing is done.
         """
-        if self.loop is None or get_ident() == self._thread:
+        if self.loop is None or get_ident() == self._thread_id:
             function(*args)
         elif not self.loop.is_closed():
             # Without arguments, which asyncio logs when a callback fails or is slow.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Generic
 
+from .auth import S
 from .codes import Reason, check_reason
-from .connection import S, ServerHub, WseConnection
+from .connection import ServerHub, WseConnection
 from .errors import NoSuchClient
 from .outbox import Parcel
 

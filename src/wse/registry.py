@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic
 
-from .auth import cid_of
-from .connection import S, WseConnection
+from .auth import S, cid_of
+from .connection import WseConnection
 from .identity import WseIdentity
 
 __all__ = ["Registry"]

@@ -12,10 +12,10 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic
 
 from .admission import Proxies
-from .auth import Identify, cid_of
+from .auth import Identify, S, cid_of
 from .channel import Channel
 from .codes import Reason, check_reason
-from .connection import S, ServerHub, WseConnection
+from .connection import ServerHub, WseConnection
 from .drain import see_off
 from .errors import HandlerFailed, IdentifyMissing, NoSuchClient
 from .gate import Gate

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Generic
 
+from .auth import S
 from .codes import Status
-from .connection import S, WseConnection
+from .connection import WseConnection
 from .errors import WseError
 from .identity import WseIdentity
 from .signals import Emitter, Signal
