@@ -41,17 +41,29 @@ def alive() -> Counter[type]:
     return Counter(type(one) for one in gc.get_objects() if type(one) in KINDS)
 
 
-def timers(loop: asyncio.AbstractEventLoop) -> int:
-    """How many timers wait to be due."""
-    return sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]
+def timers(
+    loop: asyncio.AbstractEventLoop, server: WseServer[Any], clients: Collection[WseClient]
+) -> int:
+    """How many timers wait to be due, but for the one that each connection has for its calls."""
+    waiting = sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]
+    calls = [end._calls for end in (*_ends(server), *_links(clients))]
+    assert all(one._timer is not None for one in calls if len(one))
+    return waiting - sum(one._timer is not None for one in calls)
+
+
+def _ends(server: WseServer[Any]) -> list[WseConnection[Any]]:
+    return [*server.acceptor.strangers, *server.clients.conns.values()]
+
+
+def _links(clients: Collection[WseClient]) -> list[Link]:
+    return [client._link for client in clients if client._link is not None]
 
 
 def held(server: WseServer[Any], clients: Collection[WseClient]) -> Counter[str]:
     """How much a server and its clients remember, of each kind."""
     hubs: list[Hub] = [server._hub, *(client._hub for client in clients)]
     emitters = [server._emitter, *(client._emitter for client in clients)]
-    ends = [*server.acceptor.strangers, *server.clients.conns.values()]
-    links = [client._link for client in clients if client._link is not None]
+    ends, links = _ends(server), _links(clients)
     return +Counter(
         {
             "users": len(server.clients),

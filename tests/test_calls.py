@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 import pytest
 
@@ -55,6 +56,27 @@ async def test_a_call_ends_after_its_timeout_and_not_before() -> None:
         await waiting
     assert loop.time() - began == pytest.approx(2.5)
     assert len(calls) == 0
+
+
+@testing.virtual_time
+async def test_each_call_ends_at_its_own_time_and_one_without_a_time_never() -> None:
+    calls, loop = Calls(), asyncio.get_running_loop()
+    ended: list[tuple[str, float]] = []
+
+    async def wait(stamp: str, timeout: float) -> None:
+        with pytest.raises(CallTimeout):
+            await calls.wait(stamp, timeout)
+        ended.append((stamp, loop.time() - began))
+
+    began = loop.time()
+    times = {"1": 3.0, "2": 1.0, "3": 2.0, "4": 2.0}
+    for_ever = await started(calls, "5", timeout=inf)
+    async with asyncio.TaskGroup() as group:
+        for stamp, timeout in times.items():
+            group.create_task(wait(stamp, timeout))
+    assert ended == [("2", 1.0), ("3", 2.0), ("4", 2.0), ("1", 3.0)]
+    calls.settle("5", "at last")
+    assert await for_ever == "at last"
 
 
 @testing.virtual_time

@@ -184,7 +184,8 @@ class Interleaving(RuleBasedStateMachine):
         attempts = sum(visitor.client._work is not None for visitor in self.visitors)
         calls = len(self.visits.waiting)
         sides = [side for visit in self.visits.all for side in visit.sides]
-        found = held(self.app.server, [visitor.client for visitor in self.visitors])
+        clients = [visitor.client for visitor in self.visitors]
+        found = held(self.app.server, clients)
         del found["messages"]  # those that wait behind handlers at work
         assert found == +Counter(
             users=len(self.visits.here),
@@ -198,10 +199,10 @@ class Interleaving(RuleBasedStateMachine):
             tasks=self.app.working["handler"],
         )
         tasks = len(self.tasks) + attempts + self.app.working.total()
-        due = strangers + attempts + calls + len(self.app.connecting)
+        due = strangers + attempts + len(self.app.connecting)
         drains = self.app.draining  # each waits for its next batch, or for all devices
         assert 0 <= len(asyncio.all_tasks(self.loop)) - tasks <= drains * devices
-        assert drains <= timers(self.loop) - due <= 2 * drains
+        assert drains <= timers(self.loop, self.app.server, clients) - due <= 2 * drains
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -228,7 +229,8 @@ class Interleaving(RuleBasedStateMachine):
         assert not self.tasks
         assert not held(self.app.server, [visitor.client for visitor in self.visitors])
         assert not asyncio.all_tasks(self.loop)
-        assert not timers(self.loop)
+        clients = [visitor.client for visitor in self.visitors]
+        assert not timers(self.loop, self.app.server, clients)
         for visitor in self.visitors:
             visitor.device._dialer.last = None
         for visit in self.visits.all:

@@ -228,8 +228,8 @@ class Lifecycle(RuleBasedStateMachine):
     def count_what_is_left(self) -> None:
         """Nothing but what belongs to the devices that are here."""
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert timers(asyncio.get_running_loop()) == 0
         clients = [device.client for device in self.network.devices]
+        assert timers(asyncio.get_running_loop(), self.server, clients) == 0
         here = len(self.seated)
         assert held(self.server, clients) == +Counter(
             users=len(self.seats), devices=here, seats=here, links=len(self.open_devices)

@@ -195,7 +195,7 @@ class Endpoint:
         stamp = self._stamp(name, self._calls.next_number())
         if len(stamp) > MAX_STAMP_LENGTH:
             raise ValueError("the name of the procedure is too long")
-        self._post(self.protocol.event(name, payload, stamp))
+        self._emit(self.protocol.event(name, payload, stamp))
         if self._desk.has_reserve:
             # The answer comes behind what waits: read on, once the call waits for it.
             asyncio.get_running_loop().call_soon(self._transport.resume_reading)

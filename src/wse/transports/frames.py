@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+from os import urandom
 
 from websockets.frames import Close, Opcode
 
@@ -72,7 +72,7 @@ def payload(frame: bytes) -> bytes:
 def masked(frame: bytes) -> bytes:
     """The same frame as a client sends it (RFC 6455 section 5.3)."""
     body = _body(frame)
-    mask = secrets.token_bytes(4)
+    mask = urandom(4)
     head = bytes((frame[0], frame[1] | 0x80))
     return b"".join((head, frame[2:body], mask, apply_mask(frame[body:], mask)))
 
