@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from .codes import ErrorCode
@@ -104,48 +103,55 @@ class Desk:
         except InvalidPayload as error:
             self._unfit(type, stamp, error)
             return
-        outcome: Any = None
-        if handler.is_async:
-            work = partial(handler.function, *self._context, value)
-        else:
-            try:
-                if self._context:
-                    outcome = handler.function(self._end, value)
-                else:
-                    outcome = handler.function(value)
-            except (Exception, asyncio.CancelledError) as error:
-                self._failed(type, stamp, error)
-                return
-            if not hasattr(outcome.__class__, "__await__"):
-                if stamp is not None:
-                    self._reply(type, stamp, outcome)
-                return
-            work = partial(_same, outcome)
+        try:
+            if self._context:
+                outcome = handler.function(self._end, value)
+            else:
+                outcome = handler.function(value)
+        except (Exception, asyncio.CancelledError) as error:
+            self._failed(type, stamp, error)
+            return
+        if not hasattr(outcome.__class__, "__await__"):
+            if stamp is not None:
+                self._reply(type, stamp, outcome)
+            return
         self._inbox.begin(handler, started=EAGER)
         assert self._hub.loop is not None
-        task = start_task(self._hub.loop, self._work(handler, type, work, stamp))
+        if not EAGER:
+            self._hub.loop.create_task(self._work_later(handler, type, outcome, stamp))
+            return
+        task = start_task(self._hub.loop, self._work(handler, type, outcome, stamp))
         if not task.done():
-            if self._tasks is None:
-                self._tasks = set()
-            self._tasks.add(task)
-            self._hub.tasks.add(task)
-            task.add_done_callback(self._done)
-            if isinstance(outcome, Coroutine):  # which a cancelled task may never start (3.11)
-                task.add_done_callback(lambda _: outcome.close())
+            self._hold(task)
+            task.add_done_callback(self._release)
+
+    async def _work_later(
+        self, handler: Handler, type: str, work: Awaitable[Any], stamp: str | None
+    ) -> None:
+        """`_work` as a task that does not start at once; not at all once the connection has ended.
+
+        It is held from its first step on, and let go here: a callback of the task costs a turn.
+        """
+        if self._end.stage is Stage.CLOSED:
+            if isinstance(work, Coroutine):
+                work.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._hold(task)
+        self._inbox.first_step()
+        if self._inbox:
+            asyncio.get_running_loop().call_soon(self._pump)
+        try:
+            await self._work(handler, type, work, stamp)
+        finally:
+            self._release(task)
 
     async def _work(
-        self,
-        handler: Handler,
-        type: str,
-        work: Callable[[], Awaitable[Any]],
-        stamp: str | None,
+        self, handler: Handler, type: str, work: Awaitable[Any], stamp: str | None
     ) -> None:
-        if not EAGER:
-            self._inbox.first_step()
-            if self._inbox:
-                asyncio.get_running_loop().call_soon(self._pump)
         try:
-            outcome = await work()
+            outcome = await work
         except Exception as error:
             self._failed(type, stamp, error)
         except asyncio.CancelledError as error:
@@ -162,7 +168,13 @@ class Desk:
             if self._end.stage is Stage.LEAVING:
                 self._end._go_if_idle()
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _hold(self, task: asyncio.Task[Any]) -> None:
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        self._hub.tasks.add(task)
+
+    def _release(self, task: asyncio.Task[Any]) -> None:
         self._hub.tasks.discard(task)
         if self._tasks is not None:
             self._tasks.discard(task)
@@ -214,7 +226,3 @@ class Desk:
             except Exception:
                 self._hub.logger.exception("%r cannot pack a failure", self._end.protocol)
         self._end._report_error(failure)
-
-
-async def _same(outcome: Awaitable[Any]) -> Any:
-    return await outcome
