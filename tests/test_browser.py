@@ -18,7 +18,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from support import real_time
 
-from wse import WseServer
+from wse import WseClient, WseServer, hmac_solver
 from wse.cli.meeting import PASSPHRASES, Meeting, pages
 
 CHROMIUM = next(
@@ -339,10 +339,12 @@ async def test_what_is_typed_while_the_server_is_away_is_kept_and_can_be_sent_la
         await alice.focus("#a")
         await alice.keyboard.press("Enter")
         await expect(alice.locator("#sum")).to_have_text("not connected now")
-        for id_, told in (("ask", "#asked"), ("tear", "#messages")):
-            await alice.focus(f"#{id_}")
-            await alice.keyboard.press("Enter")
-            await expect(alice.locator(told)).to_contain_text("not connected now")
+        await alice.focus("#ask")
+        await alice.keyboard.press("Enter")
+        await expect(alice.locator("#asked")).to_have_text("not connected now")
+        await alice.focus("#tear")
+        await alice.keyboard.press("Enter")
+        await expect(alice.locator("#messages")).to_contain_text("not cut: not connected now")
         await alice.focus("#text")
         await picture(alice, "coming-back")
     await expect(alice.locator("#state")).to_have_text("connected", timeout=20_000)
@@ -393,6 +395,10 @@ async def test_what_is_written_to_somebody_who_has_gone_does_not_go_to_everybody
     await alice.fill("#text", "for Bob alone")
     await alice.press("#text", "Enter")
     await expect(alice.locator("#messages")).to_contain_text("not sent: Bob, gone")
+    another = await visit.signed_in("carol")
+    await expect(alice.locator("#people")).to_contain_text("Carol2 devices")
+    await expect(chosen).to_have_text("Bob, gone")
+    await another.click("#sign-out")
     await sign_in(bob, "bob")
     await expect(chosen).to_have_text("Bob")
     await alice.press("#text", "Enter")
@@ -420,6 +426,30 @@ async def test_a_torn_cable_heals(visit: Visit) -> None:
     await bob.fill("#text", "welcome back")
     await bob.click("#say button")
     await expect(alice.locator("#messages")).to_contain_text("welcome back")
+
+
+@story
+async def test_what_is_left_of_a_connection_that_only_the_page_knows_lost_can_be_dropped(
+    visit: Visit,
+) -> None:
+    window = await visit.window()
+    await window.add_init_script(
+        """WebSocket = class extends WebSocket {
+          constructor(...args) {
+            super(...args);
+            window.latest = this;
+          }
+        }"""
+    )
+    page = await visit.signed_in("alice", window)
+    devices = page.locator("#devices li")
+    await expect(devices).to_have_text([re.compile("this one")])
+    await page.evaluate("latest.onclose({ code: 1006, reason: '' })")
+    await expect(devices).to_have_text([re.compile("Drop$"), re.compile("this one$")])
+    await page.get_by_label("Drop device 1").click()
+    await expect(devices).to_have_text([re.compile("this one")])
+    await expect(page.locator("#state")).to_have_text("connected")
+    assert len(visit.meeting.server.clients["alice"].conns) == 1
 
 
 @story
@@ -463,6 +493,14 @@ async def test_the_page_fits_a_phone_also_in_the_dark(visit: Visit) -> None:
     paper = "getComputedStyle(document.documentElement).backgroundColor"
     assert await page.evaluate(paper) == "rgb(23, 22, 26)"
     await picture(page, "phone")
+
+    await page.set_viewport_size({"width": 320, "height": 640})
+    async with WseClient(visit.url.replace("http", "ws") + "ws") as client:
+        client.challenge(hmac_solver(PASSPHRASES["carol"]))
+        await client.connect("carol", {"name": "W" * 99})
+        await expect(page.locator("#devices")).to_contain_text("W" * 40)
+        await page.select_option("#to", label="all my devices")
+        assert await page.evaluate(overflow) == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,7 +5,7 @@ const BROWSERS = [
   ["Edge", /\bEdg(A|iOS)?\//],
   ["Opera", /\bOP[RTX]\//],
   ["Firefox", /\b(Firefox|FxiOS)\//],
-  ["Chrome", /\b(Chrome|CriOS)\//],
+  ["Chrome", /(Chrome|CriOS)\//],
   ["Safari", /\bSafari\//],
 ];
 const SYSTEMS = [
