@@ -162,6 +162,21 @@ async def test_signing_out_leaves_nothing_for_the_next_person_also_not_what_come
     assert await left_on(page) == before
 
 
+@story
+async def test_who_signs_in_again_while_it_connects_is_no_longer_who_they_were(
+    visit: Visit,
+) -> None:
+    page = await visit.tab()
+    with visit.meeting.server.acceptor.shut():
+        await sign_in(page, "alice")
+        await expect(page.locator("#state")).to_have_text("connecting …")
+        await sign_in(page, "bob")
+    await expect(page.locator("#people li")).to_have_text("Bob1 device, you", timeout=20_000)
+    assert set(visit.meeting.server.clients) == {"bob"}
+    await page.click("#sign-out")
+    await expect(page.locator("#refused")).to_be_empty()
+
+
 async def left_on(page: Page) -> Any:
     """All that the page holds, and what its fields do."""
     return await page.evaluate(
