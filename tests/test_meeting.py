@@ -22,6 +22,8 @@ def test_each_file_of_the_page_is_served_as_what_it_is() -> None:
         "/index.html": "text/html",
         "/page.css": "text/css",
         "/page.js": "text/javascript",
+        "/room.js": "text/javascript",
+        "/device.js": "text/javascript",
         "/hmac.js": "text/javascript",
         "/wse.js": "text/javascript",
     }

