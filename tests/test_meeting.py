@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import signal
+import socket
+from typing import Self
 from urllib.request import urlopen
 
 import pytest
@@ -12,6 +15,7 @@ from programs import program
 from support import real_time
 
 from wse import NotAuthorized, WseError, hmac_solver, testing
+from wse.cli import meeting
 from wse.cli.meeting import PASSPHRASES, Meeting, pages
 
 
@@ -83,3 +87,44 @@ def read(url: str) -> str:
     with urlopen(url) as answer:  # noqa: S310 - of our own server
         body: bytes = answer.read()
         return body.decode()
+
+
+class Probe:
+    """A socket on a machine with this address; on one without a network there is none."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+
+    def __call__(self, *_: object) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def connect(self, _: object) -> None:
+        if self._address is None:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    def getsockname(self) -> tuple[str | None, int]:
+        return self._address, 50000
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "shown"),
+    [
+        ("127.0.0.1", None, "localhost"),
+        ("chat.example", None, "chat.example"),
+        ("::1", None, "[::1]"),
+        ("0.0.0.0", "192.168.1.5", "192.168.1.5"),  # noqa: S104 - nothing is bound
+        ("::", "fd00::5", "[fd00::5]"),
+        ("0.0.0.0", None, "localhost"),  # noqa: S104
+    ],
+)
+def test_the_address_shown_is_one_that_a_phone_can_open(
+    host: str, own: str | None, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "socket", Probe(own))
+    assert meeting._reached(host) == shown

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,15 @@ from ..errors import WseError
 from ..limits import Limits
 from ..server import WseServer
 from ..transports.base import Page
-from .serving import enter_listening
+from .serving import enter_listening, in_url
 
 __all__ = ["PASSPHRASES", "Meeting", "meet", "pages"]
 
+_EVERY_ADDRESS = {
+    "0.0.0.0": (socket.AF_INET, "192.0.2.1"),  # noqa: S104 - looked for, not bound
+    "::": (socket.AF_INET6, "2001:db8::1"),
+}
+"""What binds to every address, and somewhere that is on no network (RFC 5737, RFC 3849)."""
 PASSPHRASES = {
     "alice": "violet umbrella",
     "bob": "paper kite",
@@ -166,6 +172,17 @@ def _page(path: Path) -> Page:
     return Page(body=path.read_bytes(), content_type=kind)
 
 
+def _reached(host: str) -> str:
+    """Where a browser, on a phone too, finds a server that is bound to this."""
+    if host not in _EVERY_ADDRESS:
+        return "localhost" if host == "127.0.0.1" else in_url(host)
+    family, somewhere = _EVERY_ADDRESS[host]
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((somewhere, 9))  # which sends nothing
+        return in_url(probe.getsockname()[0])
+    return "localhost"
+
+
 async def meet(console: Console, host: str, port: int) -> None:
     """Serve the page until cancelled.
 
@@ -180,6 +197,7 @@ async def meet(console: Console, host: str, port: int) -> None:
     meeting = Meeting()
     async with AsyncExitStack() as stack:
         listener = await enter_listening(stack, meeting.server, host=host, port=port, pages=pages())
-        name = "localhost" if host == "127.0.0.1" else f"[{host}]" if ":" in host else host
-        console.print(f"Open http://{name}:{listener.port}/ in a browser. Ctrl-C ends it.")
+        console.print(
+            f"Open http://{_reached(host)}:{listener.port}/ in a browser. Ctrl-C ends it."
+        )
         await asyncio.Event().wait()

@@ -22,7 +22,7 @@ from ..transports.base import Handshake, Page, Refusal, Transport
 from ..transports.tcp import Listener, listen
 from .terminal import os_error
 
-__all__ = ["enter_listening", "load", "serving", "tls_context"]
+__all__ = ["enter_listening", "in_url", "load", "serving", "tls_context"]
 
 logger = logging.getLogger("wse.cli")
 
@@ -53,7 +53,7 @@ async def serving(
                 metrics = await listen(_NoWebSockets(), metrics_host, metrics_port, pages=figures)
             stack.push_async_callback(metrics.wait_closed)
             stack.callback(metrics.stop)
-            click.echo(f"Metrics on http://{_named(metrics_host)}:{metrics.port}/metrics")
+            click.echo(f"Metrics on http://{in_url(metrics_host)}:{metrics.port}/metrics")
         listening = server.listen(
             host, port, unix=unix, ssl=tls, compression=compression, drain=drain, pages=pages
         )
@@ -62,7 +62,7 @@ async def serving(
         if unix is not None:
             click.echo(f"Listening on {unix}")
         else:
-            click.echo(f"Listening on {'wss' if tls else 'ws'}://{_named(host)}:{listener.port}")
+            click.echo(f"Listening on {'wss' if tls else 'ws'}://{in_url(host)}:{listener.port}")
         yield
 
 
@@ -87,11 +87,11 @@ def _bound(host: str, port: int, unix: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = unix or f"{_named(host)}:{port}"
+        place = unix or f"{in_url(host)}:{port}"
         raise click.ClickException(f"cannot listen on {place}: {os_error(error)}") from error
 
 
-def _named(host: str) -> str:
+def in_url(host: str) -> str:
     """A host as it stands in a URL."""
     return f"[{host}]" if ":" in host else host
 
