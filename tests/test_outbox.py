@@ -226,16 +226,24 @@ def test_crowded_is_also_what_the_transport_holds(frame: bytes) -> None:
 # -- flusher ---------------------------------------------------------------------------------------
 
 
+class Sender:
+    def __init__(self, flush: Callable[[], object]) -> None:
+        self._flush = flush
+
+    def flush(self) -> None:
+        self._flush()
+
+
 @testing.virtual_time
 async def test_all_flush_at_the_end_of_the_turn_in_order() -> None:
     flusher = Flusher(asyncio.get_running_loop())
     done: list[int] = []
-    flusher.add(lambda: done.append(1))
-    flusher.add(lambda: done.append(2))
+    flusher.add(Sender(lambda: done.append(1)))
+    flusher.add(Sender(lambda: done.append(2)))
     assert done == []
     await asyncio.sleep(0)
     assert done == [1, 2]
-    flusher.add(lambda: done.append(3))
+    flusher.add(Sender(lambda: done.append(3)))
     await asyncio.sleep(0)
     assert done == [1, 2, 3]
 
@@ -248,7 +256,7 @@ async def test_one_callback_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(loop, "call_soon", asked.append)
         flusher = Flusher(loop)
         for _ in range(10):
-            flusher.add(lambda: None)
+            flusher.add(Sender(lambda: None))
     assert len(asked) == 1
 
 
@@ -259,9 +267,9 @@ async def test_what_is_added_during_a_flush_has_the_next_turn() -> None:
 
     def again() -> None:
         done.append(1)
-        flusher.add(lambda: done.append(2))
+        flusher.add(Sender(lambda: done.append(2)))
 
-    flusher.add(again)
+    flusher.add(Sender(again))
     await asyncio.sleep(0)
     assert done == [1]
     await asyncio.sleep(0)
@@ -273,13 +281,13 @@ async def test_thousands_flush_over_several_turns() -> None:
     flusher = Flusher(asyncio.get_running_loop())
     done: list[int] = []
     for number in range(600):
-        flusher.add(partial(done.append, number))
+        flusher.add(Sender(partial(done.append, number)))
     counts = []
     for turn in range(4):
         await asyncio.sleep(0)
         counts.append(len(done))
         if turn == 0:
-            flusher.add(lambda: done.append(600))
+            flusher.add(Sender(lambda: done.append(600)))
     assert counts == [256, 512, 601, 601]
     assert done == list(range(601))
 

@@ -238,12 +238,12 @@ class Endpoint:
             return
         outbox = self._outbox
         if outbox.append(frame):
-            self._hub.flusher.add(self.flush)
+            self._hub.flusher.add(self)
         elif outbox.crowded and not outbox.flush(self._transport):
             # It ends with the turn: nobody who sends is surprised by `disconnected` meanwhile.
             self._too_slow = True
             outbox.clear()
-            self._hub.flusher.add(self.flush)
+            self._hub.flusher.add(self)
 
     @property
     def queued_bytes(self) -> int:

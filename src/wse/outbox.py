@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from typing import Protocol as Interface
 
 from .errors import MessageTooLarge
 from .limits import Limits
@@ -103,6 +104,13 @@ class Outbox:
         return len(handed)
 
 
+class _Sender(Interface):
+    """A connection: not its bound method, which would be one more object for the collector."""
+
+    def flush(self) -> None:
+        """Write what waits."""
+
+
 class Flusher:
     """The connections with something to send, flushed together at the end of the loop's turn.
 
@@ -114,19 +122,19 @@ class Flusher:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[_Sender] = []
 
-    def add(self, flush: Callable[[], None]) -> None:
+    def add(self, sender: _Sender) -> None:
         if not self._waiting:
             self._loop.call_soon(self._flush)
-        self._waiting.append(flush)
+        self._waiting.append(sender)
 
     def _flush(self) -> None:
         batch, self._waiting = self._waiting[: self._MOST], self._waiting[self._MOST :]
         if self._waiting:
             self._loop.call_soon(self._flush)
-        for flush in batch:
-            flush()
+        for sender in batch:
+            sender.flush()
 
 
 class Parcel:

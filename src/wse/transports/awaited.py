@@ -190,7 +190,8 @@ class AwaitedTransport(Transport):
             except Exception:
                 logger.exception("%r cannot read", self)
                 message = End(CloseCode.ABNORMAL, Reason.NO_REASON)
-            await self._may_read.wait()
+            if not self._may_read.is_set():
+                await self._may_read.wait()
             if isinstance(message, End):
                 self._lose(message.code, message.reason, failed=message.failed)
                 self._end()
