@@ -39,7 +39,13 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Leaves stand outside: nobody imports them but by name, where they are needed.
 CARRIERS = [
-    *["transports.memory", "transports.tcp", "transports.stream", "transports.lane"],
+    *[
+        "transports.memory",
+        "transports.tcp",
+        "transports.opening",
+        "transports.stream",
+        "transports.lane",
+    ],
     *["transports.frames", "transports.awaited", "transports.asgi", "transports.aiohttp"],
 ]
 COMMANDS = [

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import WebSocketError, WSMsgType, web
-from websockets.datastructures import Headers
 
 from ..codes import CloseCode, Reason
 from ..limits import Limits
@@ -96,7 +95,7 @@ def _handshake(request: web.Request) -> Handshake:
     return Handshake(
         path=request.rel_url.raw_path,
         query_string=request.rel_url.raw_query_string,
-        headers=merged(Headers(request.headers.items())),
+        headers=merged(request.headers.items()),
         remote_addr=request.remote or None,
         opened=asyncio.get_running_loop().time(),
         context=request,

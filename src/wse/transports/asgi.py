@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from websockets.datastructures import Headers
-
 from ..codes import CloseCode, Reason
 from ..limits import Limits
 from .awaited import AwaitedTransport, End, Frame
@@ -131,10 +129,7 @@ def _handshake(scope: Scope) -> Handshake:
         path=scope["path"] if raw_path is None else raw_path.decode("latin-1"),
         query_string=(scope.get("query_string") or b"").decode("latin-1"),
         headers=merged(
-            Headers(
-                (name.decode("latin-1"), value.decode("latin-1"))
-                for name, value in scope["headers"]
-            )
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         ),
         remote_addr=client[0] if client else None,
         opened=asyncio.get_running_loop().time(),

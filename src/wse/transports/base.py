@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
@@ -21,6 +21,7 @@ __all__ = [
     "NO_WEBSOCKET",
     "Acceptor",
     "Dialer",
+    "Fields",
     "Handshake",
     "Page",
     "Pages",
@@ -118,7 +119,7 @@ class Handshake:
     """Without the query."""
     query_string: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Case-insensitive."""
+    """By name in whatever case, and with one value for each."""
     remote_addr: str | None = None
     """The peer's IP address; None where there is none (a Unix socket)."""
     opened: float
@@ -188,11 +189,38 @@ def refused(status: int, retry_after: float) -> ConnectionFailed:
     )
 
 
-def merged(headers: Headers) -> Headers:
+class Fields(Mapping[str, str]):
+    """The header fields of a request, by name in whatever case (RFC 9110 section 5.1).
+
+    Args:
+        values: One for each name, which is in small letters.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def merged(lines: Iterable[tuple[str, str]]) -> Fields:
     """One value for each name (RFC 9110 section 5.3, for cookies RFC 6265 section 5.4)."""
-    return Headers(
-        (name, ("; " if name == "cookie" else ", ").join(headers.get_all(name))) for name in headers
-    )
+    values: dict[str, str] = {}
+    for name, value in lines:
+        key = name.lower()
+        if key in values:
+            values[key] += f"{'; ' if key == 'cookie' else ', '}{value}"
+        else:
+            values[key] = value
+    return Fields(values)
 
 
 def checked(headers: Mapping[str, str]) -> Headers:

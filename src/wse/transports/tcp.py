@@ -19,6 +19,7 @@ from typing import Any, cast
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus, SecurityError
+from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
@@ -31,9 +32,11 @@ from websockets.uri import parse_uri
 
 from ..errors import ConnectionFailed
 from ..limits import Limits
+from . import opening
 from .base import (
     NO_WEBSOCKET,
     Acceptor,
+    Fields,
     Handshake,
     Page,
     Pages,
@@ -137,6 +140,10 @@ class _Upgrade(asyncio.BufferedProtocol):
 
     def _decide(self, head: bytes, rest: bytes) -> None:
         """The head of a request is complete."""
+        request = opening.read_request(head, compression=self._listener.compression)
+        if request is not None:
+            self._take(request, rest)
+            return
         http = _Http(self._listener)
         try:
             self._judge(http, head, rest)
@@ -168,36 +175,54 @@ class _Upgrade(asyncio.BufferedProtocol):
         if self._bodiless:
             self._answer(405, Headers(Allow="GET"))
             return
-        handshake = self._handshake(request)
+        handshake = self._handshake(request.path, merged(request.headers.raw_items()))
         refusal = self._listener.acceptor.vet(handshake)
         if refusal is not None:
             self._refuse(refusal)
             return
         http.send_response(response)
         self._stream.write(b"".join(http.data_to_send()))
-        self._open(http, handshake, rest)
+        self._open(handshake, http.subprotocol, http.extensions, rest)
 
-    def _handshake(self, request: Request) -> Handshake:
+    def _take(self, request: opening.Request, rest: bytes) -> None:
+        """The express lane has found nothing wrong with it."""
+        acceptor = self._listener.acceptor
+        subprotocol = acceptor.select(request.subprotocols)
+        handshake = self._handshake(request.target, request.fields)
+        refusal = acceptor.vet(handshake)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        self._stream.write(opening.accepted(request.key, subprotocol))
+        self._open(handshake, subprotocol, [], rest)
+
+    def _handshake(self, target: str, fields: Fields) -> Handshake:
         peer = self._stream.get_extra_info("peername")
-        path, _, query_string = request.path.partition("?")
+        path, _, query_string = target.partition("?")
         return Handshake(
             path=path,
             query_string=query_string,
-            headers=merged(request.headers),
+            headers=fields,
             remote_addr=peer[0] if isinstance(peer, tuple) else None,
             opened=self._opened,
         )
 
-    def _open(self, http: ServerProtocol, handshake: Handshake, rest: bytes) -> None:
+    def _open(
+        self,
+        handshake: Handshake,
+        subprotocol: str | None,
+        extensions: list[Extension],
+        rest: bytes,
+    ) -> None:
         self._timer.cancel()
         listener = self._listener
         listener.upgrading.discard(self._stream)
         limits = listener.acceptor.limits
-        transport = StreamTransport(self._stream, Side.SERVER, limits, http.extensions)
+        transport = StreamTransport(self._stream, Side.SERVER, limits, extensions)
         listener.open.add(transport)
         transport.when_closed(listener.open.discard)
         transport.preload(rest)
-        listener.acceptor.open(transport, handshake, http.subprotocol)
+        listener.acceptor.open(transport, handshake, subprotocol)
 
     def _answer(self, status: int, headers: Headers | None = None) -> None:
         """Refuse over HTTP, with our own words; the peer ends then, or the timer does."""
