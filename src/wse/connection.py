@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from .auth import Attempt, Decision, Identify, S
@@ -41,7 +40,7 @@ class ServerHub(Hub):
 
     protocols: tuple[Protocol, ...]
     identify: Identify
-    make_state: Callable[[], Any] = SimpleNamespace
+    make_state: Callable[[], Any]
     rates: UserRates
     seat: Callable[[WseConnection[Any], str], None]
     """A device is accepted as one of this user's."""
@@ -73,6 +72,8 @@ class WseConnection(Endpoint, Generic[S]):
     connection. Its methods may be used after it has ended: what is sent then goes nowhere.
     """
 
+    gives_itself = True
+
     __slots__ = (
         "__weakref__",
         "_answer",
@@ -94,7 +95,7 @@ class WseConnection(Endpoint, Generic[S]):
     ) -> None:
         limits = hub.limits
         metered = limits.messages_per_second or limits.user_messages_per_second
-        super().__init__(hub, transport, protocol, METERED if metered else SERVER, (self,))
+        super().__init__(hub, transport, protocol, METERED if metered else SERVER)
         self.conn_id: str = secrets.token_hex(16)
         """Its id: 128 random bits, hexadecimal."""
         self.client: WseIdentity | None = None
@@ -113,7 +114,7 @@ class WseConnection(Endpoint, Generic[S]):
         self._buckets: tuple[Bucket, ...] = ()
         self._state: S
         deadline = handshake.opened + limits.authentication_timeout
-        self._timer = hub.bind().call_at(deadline, self._too_late)
+        self._timer: asyncio.TimerHandle | None = hub.bind().call_at(deadline, self._too_late)
 
     def __repr__(self) -> str:
         return f"<WseConnection {self.conn_id} {self.stage.name}>"
@@ -287,7 +288,7 @@ class WseConnection(Endpoint, Generic[S]):
         except Exception as error:
             self._refuse(error)
             return
-        self._timer.cancel()
+        self._stop_clock()
         if decision.state is not None:
             self._state = decision.state
         if self._stages is METERED:
@@ -343,12 +344,17 @@ class WseConnection(Endpoint, Generic[S]):
             buckets.append(Bucket(limits.messages_per_second, limits.rate_burst_seconds, now))
         self._buckets = tuple(bucket for bucket in buckets if bucket is not None)
 
+    def _stop_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _too_late(self) -> None:
         self._hub.logger.info("%r was not identified in time", self)
         self.drop(Reason.AUTHENTICATION_TIMEOUT)
 
     def _ended(self, code: int, reason: str) -> None:
-        self._timer.cancel()
+        self._stop_clock()
         self._handshake = None
         task, self._identifying = self._identifying, None
         if task is not None and task is not asyncio.current_task():  # which may close the server

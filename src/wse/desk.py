@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .codes import ErrorCode
 from .errors import InvalidPayload, WseError, travels
 from .handler import EAGER, Handler, start_task
 from .inbox import Inbox, Job
+from .limits import Limits
 from .session import Stage
 
 if TYPE_CHECKING:
@@ -21,32 +23,20 @@ __all__ = ["Desk"]
 class Desk:
     """Where the messages of one connection are handled.
 
-    Args:
-        end: The connection.
-        context: What handlers are given before the payload.
+    It is told each time which connection that is: two that hold each other would have to wait for
+    the collector when they are no longer used.
     """
 
-    __slots__ = ("_context", "_end", "_hub", "_inbox", "_pumping", "_tasks")
+    __slots__ = ("_inbox", "_pumping", "_tasks")
 
-    def __init__(self, end: Endpoint, context: tuple[Any, ...]) -> None:
-        self._end = end
-        self._hub = end._hub
-        self._context = context
-        self._inbox = Inbox(self._hub.limits)
+    def __init__(self, limits: Limits) -> None:
+        self._inbox = Inbox(limits)
         self._tasks: set[asyncio.Task[Any]] | None = None
         self._pumping = False
 
     def __len__(self) -> int:
         """How many messages wait for their handlers."""
         return len(self._inbox)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether what waits is at its bound, and no more should be read.
-
-        While a call waits its answer must come, so reading goes on for another inbox's worth.
-        """
-        return self._inbox.overfull or (self._inbox.full and not self._end._calls)
 
     @property
     def has_reserve(self) -> bool:
@@ -58,29 +48,32 @@ class Desk:
         """Whether nothing is at work, and nothing waits."""
         return not self._inbox and self._inbox.is_idle
 
-    def take(self, handler: Handler, type: str, payload: Any, stamp: str | None, size: int) -> None:
+    def take(  # noqa: PLR0917 - the hot path
+        self, end: Endpoint, handler: Handler, type: str, payload: Any, stamp: str | None, size: int
+    ) -> None:
         """Handle a message, now or when its turn comes."""
-        if self._end.stage is Stage.CLOSED:
+        if end.stage is Stage.CLOSED:
             return
         inbox = self._inbox
         if not inbox.busy or inbox.admits(handler):
-            self._run(handler, type, payload, stamp)
+            self._run(end, handler, type, payload, stamp)
             return
         inbox.keep(Job(handler, type, payload, stamp, size))
-        if self.is_full:
-            self._end._transport.pause_reading()
+        # While a call waits its answer must come, so reading goes on for another inbox's worth.
+        if inbox.overfull or (inbox.full and not end._calls):
+            end._transport.pause_reading()
 
-    def catch_up(self) -> bool:
+    def catch_up(self, end: Endpoint) -> bool:
         """Start what may start; whether all that was started has taken its first step."""
         if not self._inbox.unstarted:
-            self._pump()
+            self._pump(end)
         return not self._inbox.unstarted
 
-    def close(self) -> None:
+    def close(self, end: Endpoint) -> None:
         """Forget what waits and what has not taken its first step, and cancel what is at work."""
         count = len(self._inbox) + self._inbox.unstarted
         if count:
-            self._hub.logger.info("%r ended with %d messages not handled", self._end, count)
+            end._hub.logger.info("%r ended with %d messages not handled", end, count)
         self._inbox.clear()
         if self._tasks:
             spared = asyncio.current_task()
@@ -88,141 +81,139 @@ class Desk:
                 if task is not spared:
                     task.cancel()
 
-    def fail(self, type: str, stamp: str | None, code: str, details: Any = None) -> None:
+    def fail(
+        self, end: Endpoint, type: str, stamp: str | None, code: str, details: Any = None
+    ) -> None:
         """Answer a call with an error."""
         if stamp is None:
             return
         try:
-            self._end._emit(self._end.protocol.failure(stamp, code, details))
+            end._emit(end.protocol.failure(stamp, code, details))
         except Exception as unsendable:
-            self._crashed(type, stamp, unsendable)
+            self._crashed(end, type, stamp, unsendable)
 
-    def _run(self, handler: Handler, type: str, payload: Any, stamp: str | None) -> None:
+    def _run(
+        self, end: Endpoint, handler: Handler, type: str, payload: Any, stamp: str | None
+    ) -> None:
         try:
-            value = handler.decode(payload, self._end.protocol)
+            value = handler.decode(payload, end.protocol)
         except InvalidPayload as error:
-            self._unfit(type, stamp, error)
+            self._unfit(end, type, stamp, error)
             return
         try:
-            if self._context:
-                outcome = handler.function(self._end, value)
-            else:
-                outcome = handler.function(value)
+            outcome = handler.function(end, value) if end.gives_itself else handler.function(value)
         except (Exception, asyncio.CancelledError) as error:
-            self._failed(type, stamp, error)
+            self._failed(end, type, stamp, error)
             return
         if not hasattr(outcome.__class__, "__await__"):
             if stamp is not None:
-                self._reply(type, stamp, outcome)
+                self._reply(end, type, stamp, outcome)
             return
         self._inbox.begin(handler, started=EAGER)
-        assert self._hub.loop is not None
+        assert end._hub.loop is not None
         if not EAGER:
-            self._hub.loop.create_task(self._work_later(handler, type, outcome, stamp))
+            end._hub.loop.create_task(self._work_later(end, handler, type, outcome, stamp))
             return
-        task = start_task(self._hub.loop, self._work(handler, type, outcome, stamp))
+        task = start_task(end._hub.loop, self._work(end, handler, type, outcome, stamp))
         if not task.done():
-            self._hold(task)
-            task.add_done_callback(self._release)
+            self._hold(end, task)
+            task.add_done_callback(partial(self._release, end))
 
     async def _work_later(
-        self, handler: Handler, type: str, work: Awaitable[Any], stamp: str | None
+        self, end: Endpoint, handler: Handler, type: str, work: Awaitable[Any], stamp: str | None
     ) -> None:
         """`_work` as a task that does not start at once; not at all once the connection has ended.
 
         It is held from its first step on, and let go here: a callback of the task costs a turn.
         """
-        if self._end.stage is Stage.CLOSED:
+        if end.stage is Stage.CLOSED:
             if isinstance(work, Coroutine):
                 work.close()
             return
         task = asyncio.current_task()
         assert task is not None
-        self._hold(task)
+        self._hold(end, task)
         self._inbox.first_step()
         if self._inbox:
-            asyncio.get_running_loop().call_soon(self._pump)
+            asyncio.get_running_loop().call_soon(self._pump, end)
         try:
-            await self._work(handler, type, work, stamp)
+            await self._work(end, handler, type, work, stamp)
         finally:
-            self._release(task)
+            self._release(end, task)
 
     async def _work(
-        self, handler: Handler, type: str, work: Awaitable[Any], stamp: str | None
+        self, end: Endpoint, handler: Handler, type: str, work: Awaitable[Any], stamp: str | None
     ) -> None:
         try:
             outcome = await work
         except Exception as error:
-            self._failed(type, stamp, error)
+            self._failed(end, type, stamp, error)
         except asyncio.CancelledError as error:
-            if self._end.stage is not Stage.CLOSED:
-                self._failed(type, stamp, error)
+            if end.stage is not Stage.CLOSED:
+                self._failed(end, type, stamp, error)
             raise
         else:
             if stamp is not None:
-                self._reply(type, stamp, outcome)
+                self._reply(end, type, stamp, outcome)
         finally:
             self._inbox.end(handler)
             if self._inbox:
-                self._pump()
-            if self._end.stage is Stage.LEAVING:
-                self._end._go_if_idle()
+                self._pump(end)
+            if end.stage is Stage.LEAVING:
+                end._go_if_idle()
 
-    def _hold(self, task: asyncio.Task[Any]) -> None:
+    def _hold(self, end: Endpoint, task: asyncio.Task[Any]) -> None:
         if self._tasks is None:
             self._tasks = set()
         self._tasks.add(task)
-        self._hub.tasks.add(task)
+        end._hub.tasks.add(task)
 
-    def _release(self, task: asyncio.Task[Any]) -> None:
-        self._hub.tasks.discard(task)
+    def _release(self, end: Endpoint, task: asyncio.Task[Any]) -> None:
+        end._hub.tasks.discard(task)
         if self._tasks is not None:
             self._tasks.discard(task)
 
-    def _pump(self) -> None:
+    def _pump(self, end: Endpoint) -> None:
         """Start what waits and may start, then read on."""
         if self._pumping:
             return
         self._pumping = True
         try:
             while (job := self._inbox.next()) is not None:
-                self._run(job.handler, job.type, job.payload, job.stamp)
+                self._run(end, job.handler, job.type, job.payload, job.stamp)
         finally:
             self._pumping = False
         if self._inbox.has_room:
-            self._end._transport.resume_reading()
+            end._transport.resume_reading()
 
-    def _reply(self, type: str, stamp: str, outcome: Any) -> None:
-        end = self._end
+    def _reply(self, end: Endpoint, type: str, stamp: str, outcome: Any) -> None:
         try:
             end._emit(end.protocol.result(stamp, outcome))
         except Exception as error:
-            self._crashed(type, stamp, error)
+            self._crashed(end, type, stamp, error)
 
-    def _unfit(self, type: str, stamp: str | None, error: InvalidPayload) -> None:
+    def _unfit(self, end: Endpoint, type: str, stamp: str | None, error: InvalidPayload) -> None:
         """A payload does not fit its handler."""
-        self._hub.logger.info("payload of %r does not fit at %s", type, error.details["path"])
+        end._hub.logger.info("payload of %r does not fit at %s", type, error.details["path"])
         if stamp is None:
-            self._end._report_error(error)
+            end._report_error(error)
         else:
-            self.fail(type, stamp, error.code, error.details)
+            self.fail(end, type, stamp, error.code, error.details)
 
-    def _failed(self, type: str, stamp: str | None, error: BaseException) -> None:
+    def _failed(self, end: Endpoint, type: str, stamp: str | None, error: BaseException) -> None:
         """A handler raised: the application's own errors are an answer, others are not."""
         if stamp is not None and isinstance(error, WseError) and travels(error):
-            self.fail(type, stamp, error.code, error.details)
+            self.fail(end, type, stamp, error.code, error.details)
         else:
-            self._crashed(type, stamp, error)
+            self._crashed(end, type, stamp, error)
 
-    def _crashed(self, type: str, stamp: str | None, error: BaseException) -> None:
+    def _crashed(self, end: Endpoint, type: str, stamp: str | None, error: BaseException) -> None:
         """A caller learns an id of the log."""
-        failure = self._hub.failed(f"handler of {type!r}", error, type=type)
+        failure = end._hub.failed(f"handler of {type!r}", error, type=type)
         if stamp is not None:
             try:
                 details = {"id": failure.details["id"]}
-                self._end._emit(
-                    self._end.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details)
-                )
+                end._emit(end.protocol.failure(stamp, ErrorCode.RP_EXECUTION_FAILED, details))
             except Exception:
-                self._hub.logger.exception("%r cannot pack a failure", self._end.protocol)
-        self._end._report_error(failure)
+                end._hub.logger.exception("%r cannot pack a failure", end.protocol)
+        end._report_error(failure)

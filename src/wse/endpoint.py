@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, ClassVar, assert_never
 
 from .calls import Calls
 from .codes import CloseCode, ErrorCode, Reason
@@ -43,8 +43,10 @@ class Endpoint:
         transport: The carrier, not started yet.
         protocol: How messages are packed.
         stages: The rules of each stage, for this side.
-        context: What handlers are given before the payload.
     """
+
+    gives_itself: ClassVar[bool]
+    """Whether handlers are given the connection before the payload."""
 
     __slots__ = (
         "_calls",
@@ -67,7 +69,6 @@ class Endpoint:
         transport: Transport,
         protocol: Protocol,
         stages: Mapping[Stage, Rules],
-        context: tuple[Any, ...],
     ) -> None:
         self._hub = hub
         self._transport = transport
@@ -76,7 +77,7 @@ class Endpoint:
         self._frame = transport.framing(binary=protocol.binary)
         self.wire: Wire = (protocol, self._frame)
         self._calls = Calls()
-        self._desk = Desk(self, context)
+        self._desk = Desk(hub.limits)
         self._outbox = Outbox(hub.limits)
         self._too_slow = False
         self._enter(Stage.STRANGER)
@@ -121,7 +122,7 @@ class Endpoint:
 
     def lost(self, code: int, reason: str, *, failed: bool = False) -> None:
         """The transport has ended; see `Receiver`."""
-        if not self._desk.catch_up():  # what came before the end starts before it (Python 3.11)
+        if not self._desk.catch_up(self):  # what came before the end starts before it (Python 3.11)
             later = partial(self.lost, code, reason, failed=failed)
             asyncio.get_running_loop().call_soon(later)
         elif self.stage is not Stage.CLOSED:
@@ -137,16 +138,18 @@ class Endpoint:
                 hub.counts.calls += 1
                 procedure = hub.procedures.get(message.name)
                 if procedure is None:
-                    self._desk.fail(message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
+                    self._desk.fail(self, message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
                 else:
-                    self._desk.take(procedure, message.name, message.payload, message.stamp, size)
+                    self._desk.take(
+                        self, procedure, message.name, message.payload, message.stamp, size
+                    )
             case Event():
                 hub.counts.messages += 1
                 handlers = hub.channel.take(message.type)
                 if not handlers:
                     self._unhandled(message.type, message.payload)
                 for handler in handlers:
-                    self._desk.take(handler, message.type, message.payload, None, size)
+                    self._desk.take(self, handler, message.type, message.payload, None, size)
             case Result():
                 self._settle(message.stamp, message.payload)
             case Failure():
@@ -293,5 +296,5 @@ class Endpoint:
         self._outbox.clear()
         self._transport.resume_reading()
         self._calls.fail_all(CallDisconnected)
-        self._desk.close()
+        self._desk.close(self)
         self._ended(code, reason)

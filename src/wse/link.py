@@ -44,10 +44,12 @@ class ClientHub(Hub):
 class Link(Endpoint):
     """One connection of a client, from the opened WebSocket to its end."""
 
+    gives_itself = False
+
     __slots__ = ("_held", "_solving", "welcome")
 
     def __init__(self, hub: ClientHub, transport: Transport, protocol: Protocol) -> None:
-        super().__init__(hub, transport, protocol, CLIENT, ())
+        super().__init__(hub, transport, protocol, CLIENT)
         self._held: list[tuple[Message, int]] = []
         self._solving: asyncio.Task[Any] | None = None
         self.welcome: asyncio.Future[Any] = hub.bind().create_future()

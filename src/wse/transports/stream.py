@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import cast
 
 from websockets.extensions import Extension
 from websockets.frames import Frame, Opcode
@@ -19,7 +20,7 @@ from ..heartbeat import Heartbeat, Pulse
 from ..limits import Limits
 from .base import Receiver, Transport
 from .frames import close_frame, frame_binary, frame_ping, frame_pong, frame_text, masked, payload
-from .lane import Lane
+from .lane import Lane, Port
 
 __all__ = ["StreamTransport", "read_buffer"]
 
@@ -192,10 +193,10 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._is_gone = True
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._look is not None:
-            self._look.cancel()
+        for timer in (self._deadline, self._look):
+            if timer is not None:
+                timer.cancel()
+        self._look = None
         self._tell_end()
 
     def _tell_end(self) -> None:
@@ -208,9 +209,13 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
             if not self._lane.closing:
                 self._lane.closing = True
                 self._receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
+            # They hold each other: what is left would wait for the collector.
+            self._lane, self._receiver = _SPENT, None
+            self.deliver = _hear_nothing
         if self._gone is not None:
             self._gone.set_result(None)
-        for tell in self._when_closed:
+        when_closed, self._when_closed = self._when_closed, []
+        for tell in when_closed:
             tell(self)
 
     # -- the lane ----------------------------------------------------------------------------
@@ -322,3 +327,13 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
                 self._stream.pause_reading()
             else:
                 self._stream.resume_reading()
+
+
+def _hear_nothing(_: bytes, __: bool) -> None:
+    """Nobody is told of it."""
+
+
+_SPENT = Lane(cast(Port, None), Side.SERVER, max_size=0, max_fragments=0, max_turn=0, extensions=[])
+"""What every connection has as its lane that is gone: it hears nothing, and asks nobody."""
+_SPENT.stop()
+_SPENT.closing = True
