@@ -130,7 +130,8 @@ class Gate(Generic[S]):
             transport.close(reason.close_code, reason)
             self._see_out(transport, peer, deadline)
             return
-        handshake = replace(handshake, remote_addr=peer)
+        if peer != handshake.remote_addr:
+            handshake = replace(handshake, remote_addr=peer)
         conn: WseConnection[S] = WseConnection(
             self._hub, transport, self._protocols[subprotocol], handshake
         )

@@ -178,6 +178,14 @@ class Protocol(ABC):
         return self.decoder(Any)
 
     @cached_property
+    def _hi_payload(self) -> Callable[[Any], _HiPayload]:
+        return self.decoder(_HiPayload)
+
+    @cached_property
+    def _error_payload(self) -> Callable[[Any], _ErrorPayload]:
+        return self.decoder(_ErrorPayload)
+
+    @cached_property
     def _call_prefix(self) -> str:
         return self.types.call + ":"
 
@@ -231,7 +239,7 @@ class Protocol(ABC):
             ProtocolViolation: its payload is no object.
         """
         try:
-            said = self.decoder(_HiPayload)(hi.payload)
+            said = self._hi_payload(hi.payload)
         except Exception as error:
             raise ProtocolViolation(message="a hi without an object payload") from error
         return said.identity, {} if said.meta is None else said.meta
@@ -241,7 +249,7 @@ class Protocol(ABC):
 
     def _read_response_error(self, payload: Any, stamp: Any) -> Failure:
         return self._read_error(
-            stamp if isinstance(stamp, str) else "", self.decoder(_ErrorPayload), payload
+            stamp if isinstance(stamp, str) else "", self._error_payload, payload
         )
 
     def _read_old_reply(self, type: str, payload: Any, outcome: Any) -> Message:
