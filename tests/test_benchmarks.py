@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import socket
 import sys
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +24,10 @@ import pytest
 from carriers import FakeStream
 from click.testing import CliRunner
 from crowd import linux, say
+from support import real_time
+from websockets.asyncio.client import connect
 from websockets.protocol import Side
+from websockets.typing import Subprotocol
 
 import wse
 from benchmarks import __main__ as command
@@ -34,8 +39,10 @@ from benchmarks.load import Figure, Pump, Wrong
 from benchmarks.peers import PEERS, Peer
 from benchmarks.report import Report
 from benchmarks.runner import Failed, Run, Settings, measure, measure_all
-from wse import WseConnection, WseJSON, WseServer, testing
+from wse import WseConnection, WseIdentity, WseJSON, WseServer, testing
+from wse.desk import Desk
 from wse.transports.base import Handshake
+from wse.transports.lane import Lane
 from wse.transports.stream import StreamTransport
 
 TINY = Settings(rounds=1, seconds=0.05, warmup=0.01, devices=20)
@@ -343,7 +350,8 @@ def make_server(protocol: WseJSON | None = None) -> WseServer[Any]:
 
 
 async def seats(server: WseServer[Any], number: int) -> list[Seat]:
-    found = [Seat(server, f"u{one}") for one in range(number)]
+    here = len(server.clients)
+    found = [Seat(server, f"u{here + one}") for one in range(number)]
     await testing.settle()
     for seat in found:
         assert b"~wse:welcome" in seat.stream.written
@@ -437,7 +445,9 @@ async def test_a_broadcast_is_framed_once_and_the_same_bytes_go_to_every_device(
     assert len({id(frame) for (frame,) in written}) == 1
 
 
-@pytest.mark.parametrize(("name", "most"), [("plain", 1200), ("async", 2000)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("plain", 900), ("async", 1000 if sys.version_info >= (3, 12) else 1400)]
+)
 @testing.virtual_time
 async def test_a_call_takes_so_many_instructions_at_most(name: str, most: int) -> None:
     (seat,) = await seats(make_server(), 1)
@@ -461,7 +471,7 @@ async def test_a_delivery_takes_so_many_instructions_at_most() -> None:
     few = await opcodes(broadcast)
     await seats(server, 200)
     many = await opcodes(broadcast)
-    assert 0 < (many - few) / 200 <= 260
+    assert 0 < (many - few) / 200 <= 420
 
 
 @pytest.mark.parametrize("name", ["plain", "async"])
@@ -476,6 +486,31 @@ async def test_calls_leave_nothing_behind(name: str) -> None:
         await ask(seat, name, 100)
     gc.collect()
     assert sys.getallocatedblocks() - before < 100
+
+
+@real_time
+async def test_a_device_that_has_gone_leaves_nothing_for_the_collector() -> None:
+    server, gone = make_server(), asyncio.Event()
+    spoken = [Subprotocol(WseJSON.name)]
+    server.when.left(lambda *_: gone.set())
+    async with server.listen(port=0) as listener:
+        gc.collect()
+        before = Counter(type(one) for one in gc.get_objects())
+        gc.disable()
+        try:
+            for number in range(10):
+                async with connect(f"ws://127.0.0.1:{listener.port}", subprotocols=spoken) as ws:
+                    await ws.send(json.dumps(["~wse:hi", {"identity": number}]))
+                    assert "welcome" in str(await ws.recv())
+                await gone.wait()
+                gone.clear()
+            for transport in tuple(listener.open):
+                await transport.wait_closed()
+            left = Counter(type(one) for one in gc.get_objects())
+        finally:
+            gc.enable()
+    ours = (WseConnection, WseIdentity, StreamTransport, Lane, Desk)
+    assert [left[kind] for kind in ours] == [before[kind] for kind in ours]
 
 
 @testing.virtual_time
