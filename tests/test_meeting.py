@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 from programs import program
-from support import real_time
+from support import SECRET, real_time
 
 from wse import NotAuthorized, WseError, hmac_solver, testing
 from wse.cli import meeting
@@ -106,7 +106,7 @@ class Probe:
 
     def connect(self, _: object) -> None:
         if self._address is None:
-            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+            raise OSError(errno.ENETUNREACH, SECRET)
 
     def getsockname(self) -> tuple[str | None, int]:
         return self._address, 50000
