@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 from websockets.utils import accept_key
 
 from .base import Fields
@@ -23,10 +24,6 @@ _key = re.compile(r"[A-Za-z0-9+/]{22}==")
 _subprotocols = re.compile(rf"{_TOKEN.decode()}(?:, ?{_TOKEN.decode()})*")
 _CONNECTION = ("upgrade", "keep-alive, upgrade")
 _BODY = ("content-length", "transfer-encoding")
-_LONGEST = 8192
-"""Bytes that the reference takes in one line."""
-_MOST_FIELDS = 128
-"""Fields that it takes."""
 
 
 class Request(NamedTuple):
@@ -48,14 +45,14 @@ def read_request(head: bytes, *, compression: bool) -> Request | None:
         compression: Whether extensions are agreed to at all (RFC 6455 section 9.1).
     """
     found = _head.fullmatch(head)
-    if found is None or len(head) > _LONGEST:
+    if found is None or len(head) > MAX_LINE_LENGTH:
         return None
     values: dict[str, str] = {}
     lines = found[2].decode().split("\r\n")
     for line in lines[:-1]:
         name, _, value = line.partition(":")
         values[name.lower()] = value.strip(" ")
-    if len(values) != len(lines) - 1 or len(values) > _MOST_FIELDS:
+    if len(values) != len(lines) - 1 or len(values) > MAX_NUM_HEADERS:
         return None
     get = values.get
     key, offered = get("sec-websocket-key", ""), get("sec-websocket-protocol")
