@@ -973,3 +973,23 @@ async def test_the_time_of_a_tls_handshake_counts() -> None:
     assert slower.is_aborted()
     assert not slow.is_aborted()
     slow.abort()
+
+
+@real_time
+async def test_ordinary_upgrades_take_the_express_lane_and_odd_ones_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tcp.Listener] = []
+
+    class Reference(tcp._Http):
+        def __init__(self, listener: tcp.Listener) -> None:
+            asked.append(listener)
+            super().__init__(listener)
+
+    monkeypatch.setattr(tcp, "_Http", Reference)
+    async with listening(Acceptor(LIMITS)) as listener:
+        for odd in ({}, {"Connection": "Upgrade, close"}):
+            async with raw_client(listener.port, upgraded=False) as peer:
+                peer.writer.write(request(odd))
+                assert (await peer.head())[0] == 101
+            assert len(asked) == len(odd)

@@ -44,8 +44,8 @@ def read_request(head: bytes, *, compression: bool) -> Request | None:
         head: The bytes.
         compression: Whether extensions are agreed to at all (RFC 6455 section 9.1).
     """
-    found = _head.fullmatch(head)
-    if found is None or len(head) > MAX_LINE_LENGTH:
+    found = _head.fullmatch(head) if len(head) <= MAX_LINE_LENGTH else None
+    if found is None:
         return None
     values: dict[str, str] = {}
     lines = found[2].decode().split("\r\n")
