@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..codes import CloseCode, Reason
-from ..handler import start_task
+from ..handler import EAGER, start_task
 from ..limits import Limits
 from .base import Receiver, Transport
 
@@ -71,6 +71,8 @@ class AwaitedTransport(Transport):
         self._unwritten = 0
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        """What the writer waits for while there is nothing to send."""
         self._waits = False
         self._since = 0.0
         self._takes_time: bool | None = None
@@ -217,42 +219,61 @@ class AwaitedTransport(Transport):
         self._write()
 
     def _write(self) -> None:
-        if self._writer is None and not self._over.done():
-            writer = start_task(self._loop, self._write_all())
+        if self._over.done():
+            return
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.set_result(None)
+        elif self._writer is None:
+            writer = start_task(self._loop, self._write_on())
             if not writer.done():
                 self._writer = writer
 
-    async def _write_all(self) -> None:
-        """Send what waits; many owners take it without a pause."""
+    async def _write_on(self) -> None:
+        """Send what waits; many owners take it without a pause.
+
+        Where a task does not start at once (Python 3.11), it waits for more: that costs half of
+        another task.
+        """
         try:
-            while self._leaving:
-                self._waits = True
-                first = self._leaving[0]
-                if isinstance(first, End):
-                    await self._stop_reading()
-                    await self._goodbye(first)
-                    self._end()
+            while await self._write_all():
+                if EAGER:
+                    self._writer = None
                 else:
-                    self._since = self._loop.time()
-                    if self._takes_time is None:
-                        self._loop.call_soon(self._see_whether_it_takes_time)
-                    await self._send(first)
-                    self._takes_time = self._takes_time or False
-                    self._unwritten -= len(first)
-                self._waits = False
-                self._leaving.popleft()
+                    self._idle = more = self._loop.create_future()
+                if self._owes_word:
+                    self._owes_word = False
+                    if not self._closing:
+                        self._receiver.writable()
+                if EAGER:
+                    return
+                await more
         except Exception as error:  # the peer is gone, and reading tells how; if not, before long
             logger.debug("%r cannot send: %s", self, type(error).__name__)
             if self._closing:
                 self._end()
             else:
                 self._end_before_long()
-            return
-        self._writer = None
-        if self._owes_word:
-            self._owes_word = False
-            if not self._closing:
-                self._receiver.writable()
+
+    async def _write_all(self) -> bool:
+        """Send what waits; whether there may be more."""
+        while self._leaving:
+            self._waits = True
+            first = self._leaving[0]
+            if isinstance(first, End):
+                await self._stop_reading()
+                await self._goodbye(first)
+                self._end()
+                return False
+            self._since = self._loop.time()
+            if self._takes_time is None:
+                self._loop.call_soon(self._see_whether_it_takes_time)
+            await self._send(first)
+            self._takes_time = self._takes_time or False
+            self._unwritten -= len(first)
+            self._waits = False
+            self._leaving.popleft()
+        return True
 
     def _see_whether_it_takes_time(self) -> None:
         if self._takes_time is None:
