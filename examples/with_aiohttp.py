@@ -34,7 +34,7 @@ def make_app() -> web.Application:
     app[TOKENS] = {"key-of-alice": "alice", "key-of-bob": "bob"}
     app.router.add_get("/ws", server.aiohttp_handler())
     app.router.add_post("/users/{who}/paid", paid)
-    app.on_shutdown.append(lambda _: server.close(drain=5))
+    app.on_shutdown.append(lambda _: server.close())
     return app
 
 

@@ -10,7 +10,7 @@ from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
-from wse import Attempt, Decision, WseConnection, WseServer
+from wse import Attempt, Decision, WseServer
 
 settings.configure(
     ALLOWED_HOSTS=["*"],
@@ -33,11 +33,6 @@ def identify(attempt: Attempt) -> Decision:
 server = WseServer(identify, conn_per_user=3)
 
 
-@server.channel.on("say")
-def say(conn: WseConnection, text: str) -> None:
-    server.broadcast("said", {"who": conn.cid, "text": text})
-
-
 def sign_in(request: HttpRequest, who: str) -> JsonResponse:
     """As `login()` does, without a table of users."""
     request.session["who"] = who
@@ -55,6 +50,10 @@ django_app, devices = get_asgi_application(), server.asgi()
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """WebSockets here, everything else is Django's."""
-    here = scope["type"] == "lifespan" or scope.get("path") == "/ws"
-    await (devices if here else django_app)(scope, receive, send)
+    """One path is ours, and there are no other WebSockets; everything else is Django's."""
+    if scope["type"] == "lifespan" or scope["path"] == "/ws":
+        await devices(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+    else:
+        await django_app(scope, receive, send)

@@ -17,7 +17,7 @@ from programs import environment
 from support import real_time
 from webservers import bound
 
-from wse import NotAuthorized, WseClient
+from wse import ConnectionFailed, NotAuthorized, WseClient
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -137,5 +137,8 @@ async def test_with_django() -> None:
             async with http.get("/tell/alice", params={"text": "hello"}) as answer:
                 assert await answer.json() == {"online": True}
             assert await alice.heard.get() == ("told", "hello")
-            alice.client.send("say", "hi")
-            assert await alice.heard.get() == ("said", {"who": "alice", "text": "hi"})
+        async with http.get("/ws") as answer:
+            assert answer.status == 426
+        with pytest.raises(ConnectionFailed) as caught:
+            await WseClient(f"ws://127.0.0.1:{port}/other").connect()
+        assert caught.value.details == {"status": 403}

@@ -42,6 +42,12 @@ SUITE = (
 )
 WHERE = "import sys, importlib; print(*(importlib.import_module(m).__file__ for m in sys.argv[1:]))"
 
+MYPYCS_OWN = (
+    "ignore:the (type, exc, tb) signature of throw() is deprecated, "
+    "use the single-arg signature instead.:DeprecationWarning"
+)
+"""Of how it throws into a coroutine of Python, since Python 3.12."""
+
 pytestmark = pytest.mark.skipif(
     not NATIVE.exists(), reason="there is no native build here: it takes a C compiler"
 )
@@ -72,6 +78,7 @@ def test_what_should_be_machine_code_is() -> None:
 @pytest.mark.timeout(900)
 def test_it_passes_the_tests_of_the_python_that_it_is_made_of() -> None:
     files = [f"tests/test_{name}.py" for name in SUITE]
-    said = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *files)
+    options = ("-q", "-p", "no:cacheprovider", "-W", "error", "-W", MYPYCS_OWN)
+    said = run("-m", "pytest", *options, *files)
     assert " passed" in said
     assert "failed" not in said

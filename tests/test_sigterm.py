@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from programs import environment
 from support import real_time
 from webservers import bound
@@ -20,16 +21,26 @@ from wse import ConnectionFailed, WseClient, WseServer
 APPLICATION = """
 import asyncio
 import os
+import sys
+from aiohttp import web
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from wse import WseServer
 
 server = WseServer(lambda attempt: attempt.accept(attempt.identity))
-app = FastAPI(lifespan=server.lifespan if "LIFESPAN" in os.environ else None)
-app.router.routes.append(WebSocketRoute("/ws", server.asgi(drain=30)))
 other = WseServer(lambda attempt: attempt.accept(attempt.identity))
-app.router.routes.append(WebSocketRoute("/other", other.asgi(drain=30)))
+app = FastAPI(lifespan=server.lifespan if "LIFESPAN" in os.environ else None)
 gate = asyncio.Event()
+
+async def close(_):
+    await asyncio.gather(server.close(), other.close())
+
+def run_aiohttp():
+    app = web.Application()
+    app.router.add_get("/ws", server.aiohttp_handler(drain=30))
+    app.router.add_get("/other", other.aiohttp_handler(drain=30))
+    app.on_shutdown.append(close)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
 
 @server.register("wait")
 async def wait(conn, payload):
@@ -41,12 +52,18 @@ async def wait(conn, payload):
 @other.channel.on("go on")
 def go_on(conn, payload):
     gate.set()
+
+for path, one in (("/ws", server), ("/other", other)):
+    app.router.routes.append(WebSocketRoute(path, one.asgi(drain=30)))
+if __name__ == "__main__":
+    run_aiohttp()
 """
 
 PROGRAMS = {
     "uvicorn": ("-m", "uvicorn", "app:app", "--log-level", "warning", "--port"),
     "granian": ("-m", "granian", "--interface", "asgi", "app:app", "--no-log", "--port"),
     "hypercorn": ("-m", "hypercorn", "app:app", "--workers", "0", "--bind"),
+    "aiohttp": ("app.py",),
 }
 CLOSING = (1012, "wse.server-closing")
 
@@ -104,8 +121,10 @@ async def deployed(
             await process.wait()
 
 
-@pytest.mark.parametrize("lifespan", [True, False])
-@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn"])
+@pytest.mark.parametrize(
+    ("name", "lifespan"),
+    [(name, lifespan) for name in PROGRAMS for lifespan in (True, False)][:-1],
+)
 @real_time
 async def test_calls_under_way_end_before_their_device_goes(
     name: str, lifespan: bool, tmp_path: Path
@@ -129,7 +148,7 @@ async def test_calls_under_way_end_before_their_device_goes(
         await process.wait()
 
 
-@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn"])
+@pytest.mark.parametrize("name", PROGRAMS)
 @real_time
 async def test_all_servers_of_a_process_send_their_devices_away_at_once(
     name: str, tmp_path: Path
@@ -149,6 +168,48 @@ async def test_all_servers_of_a_process_send_their_devices_away_at_once(
         assert await caller.end == CLOSING
         process.send_signal(signal.SIGTERM)
         await process.wait()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@real_time
+async def test_a_server_that_is_done_lets_nobody_in_while_another_is_not(
+    name: str, tmp_path: Path
+) -> None:
+    async with deployed(name, tmp_path) as (process, url):
+        caller, later = Guest(url), Guest(url)
+        other = Guest(url.replace("/ws", "/other"))
+        for guest, cid in ((caller, "alice"), (later, "bob"), (other, "carol")):
+            await guest.connect(cid)
+        calling = asyncio.create_task(caller.client.call("wait"))
+        await caller.waiting.wait()
+        process.send_signal(signal.SIGTERM)
+        assert await other.end == CLOSING
+        for _ in range(30):
+            with pytest.raises(ConnectionFailed, match=r"503|wse\.server-closing"):
+                await WseClient(other.client.url).connect("carol")
+        later.client.send("go on")
+        assert await calling == "done"
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+@pytest.mark.parametrize("drain", [0, 0.2])
+@real_time
+async def test_aiohttp_ends_soon_without_a_signal_too(drain: float) -> None:
+    """It reads nothing any more by then, the replies to our close frames neither."""
+    server = WseServer(lambda attempt: attempt.accept(attempt.identity))
+    app = web.Application()
+    app.router.add_get("/ws", server.aiohttp_handler())
+    app.on_shutdown.append(lambda _: server.close(drain=drain))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    with bound() as sock:
+        await web.SockSite(runner, sock).start()
+        guest = Guest(f"ws://127.0.0.1:{sock.getsockname()[1]}/ws")
+        await guest.connect("alice")
+        async with asyncio.timeout(server.limits.close_timeout):
+            await runner.cleanup()
+    assert await guest.end == CLOSING
 
 
 @pytest.fixture

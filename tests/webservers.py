@@ -91,7 +91,7 @@ async def _listens(port: int) -> None:
 @asynccontextmanager
 async def _aiohttp(acceptor: Acceptor) -> AsyncIterator[int]:
     app = web.Application()
-    app.router.add_get("/ws", aiohttp.handler(acceptor))
+    app.router.add_get("/ws", aiohttp.handler(acceptor, opening=lambda: None))
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     with bound() as sock:

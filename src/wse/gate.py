@@ -83,6 +83,10 @@ class Gate(Generic[S]):
         finally:
             self._shut -= 1
 
+    def shut_for_good(self) -> None:
+        """Let nobody in any more: the process ends."""
+        self._shut += 1
+
     def select(self, offered: Sequence[str]) -> str | None:
         """The most preferred protocol of those offered; see `Acceptor`."""
         return next((name for name in self._protocols if name in offered), None)

@@ -377,20 +377,31 @@ class WseServer(Generic[S]):
             await self.close(drain=drain)
             self._loop_lag.stop()
 
-    def aiohttp_handler(self) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def aiohttp_handler(
+        self, *, drain: float = 5.0
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """This server as a handler of aiohttp: `app.router.add_get("/ws", ...)`.
 
-        Let `close` be one of `app.on_shutdown`: aiohttp waits for connections otherwise.
+        At SIGTERM the devices are sent away before aiohttp hears of it. Let `close` be one of
+        `app.on_shutdown` for all other ends: aiohttp waits for connections otherwise.
+
+        Args:
+            drain: Seconds over which they are; see `close`.
         """
         from .transports.aiohttp import handler
 
         warn_of_workers()
-        return handler(self.acceptor)
+        return handler(self.acceptor, opening=lambda: self._carried(drain))
 
     def _carried(self, drain: float) -> None:
         """A web server runs this."""
-        drain_at_sigterm(self.close, drain)
+        drain_at_sigterm(self._leave, drain)
         warn_of_pings()
+
+    async def _leave(self, *, drain: float) -> None:
+        """The process ends: who comes back meanwhile is not let in."""
+        self.acceptor.shut_for_good()
+        await self.close(drain=drain)
 
     # -- by itself ---------------------------------------------------------------------------
 

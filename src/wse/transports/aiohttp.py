@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from aiohttp import WebSocketError, WSMsgType, web
 
@@ -15,14 +16,22 @@ from .base import NO_WEBSOCKET, Acceptor, Handshake, Refusal, merged
 __all__ = ["AiohttpTransport", "handler"]
 
 
-def handler(acceptor: Acceptor) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+_MOMENT = 0.1
+"""Seconds that a close frame may take to be sent."""
+
+
+def handler(
+    acceptor: Acceptor, opening: Callable[[], None]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """A handler for `app.router.add_get`, whose WebSockets are a server's.
 
     Args:
         acceptor: Who takes the connections.
+        opening: Called when a connection comes.
     """
 
     async def serve(request: web.Request) -> web.StreamResponse:
+        opening()
         handshake = _handshake(request)
         offered = handshake.headers.get("sec-websocket-protocol", "").split(",")
         subprotocol = acceptor.select([name.strip() for name in offered])
@@ -84,7 +93,11 @@ class AiohttpTransport(AwaitedTransport):
             await self._socket.send_str(frame.text)
 
     async def _goodbye(self, end: End) -> None:
-        await self._socket.close(code=end.code, message=end.reason.encode())
+        # Once aiohttp shuts down it reads nothing any more, the peer's reply neither.
+        deaf = getattr(self._request.protocol, "_close", False)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT if deaf else None):
+                await self._socket.close(code=end.code, message=end.reason.encode())
 
     def _cut(self) -> None:
         if self._request.transport is not None:
