@@ -70,7 +70,7 @@ async def program(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
-        env=environment(PYTHONWARNINGS="error", **env),
+        env=environment(PYTHONWARNINGS=os.environ.get("PYTHONWARNINGS", "error"), **env),
     )
     try:
         yield Program(process)

@@ -42,10 +42,7 @@ SUITE = (
 )
 WHERE = "import sys, importlib; print(*(importlib.import_module(m).__file__ for m in sys.argv[1:]))"
 
-MYPYCS_OWN = (
-    "ignore:the (type, exc, tb) signature of throw() is deprecated, "
-    "use the single-arg signature instead.:DeprecationWarning"
-)
+MYPYCS_OWN = "ignore:the (type:DeprecationWarning"
 """Of how it throws into a coroutine of Python, since Python 3.12."""
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +53,11 @@ pytestmark = pytest.mark.skipif(
 def run(*arguments: str) -> str:
     done = subprocess.run(  # noqa: S603 - Python, with what stands above
         [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": str(NATIVE)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(NATIVE),
+            "PYTHONWARNINGS": f"error,{MYPYCS_OWN}",
+        },
         cwd=ROOT,
         capture_output=True,
         text=True,
