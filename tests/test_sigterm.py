@@ -83,6 +83,12 @@ class Guest:
         await self.client.connect(cid)
         self.client.reconnect = False
 
+    async def call(self) -> asyncio.Task[str]:
+        """A call that is under way, until somebody tells the server to go on."""
+        calling = asyncio.create_task(self.client.call("wait"))
+        await self.waiting.wait()
+        return calling
+
     def closed(self, code: int, reason: str) -> None:
         if not self.end.done():
             self.end.set_result((int(code), reason))
@@ -134,8 +140,7 @@ async def test_calls_under_way_end_before_their_device_goes(
         caller, other = Guest(url), Guest(url)
         await caller.connect("alice")
         await other.connect("bob")
-        calling = asyncio.create_task(caller.client.call("wait"))
-        await caller.waiting.wait()
+        calling = await caller.call()
         process.send_signal(signal.SIGTERM)
         # Alice's turn to go is now and Bob's in fifteen seconds, but she has a call under way.
         with pytest.raises(ConnectionFailed, match=r"503|wse\.server-closing"):
@@ -158,8 +163,7 @@ async def test_all_servers_of_a_process_send_their_devices_away_at_once(
         first, second = (Guest(url.replace("/ws", "/other")) for _ in range(2))
         for guest, cid in ((caller, "alice"), (first, "bob"), (second, "carol")):
             await guest.connect(cid)
-        calling = asyncio.create_task(caller.client.call("wait"))
-        await caller.waiting.wait()
+        calling = await caller.call()
         process.send_signal(signal.SIGTERM)
         # Bob's turn at the other server is now, and Carol's in fifteen seconds.
         assert await first.end == CLOSING
@@ -180,8 +184,7 @@ async def test_a_server_that_is_done_lets_nobody_in_while_another_is_not(
         other = Guest(url.replace("/ws", "/other"))
         for guest, cid in ((caller, "alice"), (later, "bob"), (other, "carol")):
             await guest.connect(cid)
-        calling = asyncio.create_task(caller.client.call("wait"))
-        await caller.waiting.wait()
+        calling = await caller.call()
         process.send_signal(signal.SIGTERM)
         assert await other.end == CLOSING
         for _ in range(30):

@@ -142,7 +142,10 @@ class _Upgrade(asyncio.BufferedProtocol):
         """The head of a request is complete."""
         request = opening.read_request(head, compression=self._listener.compression)
         if request is not None:
-            self._take(request, rest)
+            subprotocol = self._listener.acceptor.select(request.subprotocols)
+            handshake = self._handshake(request.target, request.fields)
+            answer = opening.accepted(request.key, subprotocol)
+            self._upgrade(handshake, answer, subprotocol, [], rest)
             return
         http = _Http(self._listener)
         try:
@@ -175,26 +178,14 @@ class _Upgrade(asyncio.BufferedProtocol):
         if self._bodiless:
             self._answer(405, Headers(Allow="GET"))
             return
-        handshake = self._handshake(request.path, merged(request.headers.raw_items()))
-        refusal = self._listener.acceptor.vet(handshake)
-        if refusal is not None:
-            self._refuse(refusal)
-            return
         http.send_response(response)
-        self._stream.write(b"".join(http.data_to_send()))
-        self._open(handshake, http.subprotocol, http.extensions, rest)
-
-    def _take(self, request: opening.Request, rest: bytes) -> None:
-        """The express lane has found nothing wrong with it."""
-        acceptor = self._listener.acceptor
-        subprotocol = acceptor.select(request.subprotocols)
-        handshake = self._handshake(request.target, request.fields)
-        refusal = acceptor.vet(handshake)
-        if refusal is not None:
-            self._refuse(refusal)
-            return
-        self._stream.write(opening.accepted(request.key, subprotocol))
-        self._open(handshake, subprotocol, [], rest)
+        self._upgrade(
+            self._handshake(request.path, merged(request.headers.raw_items())),
+            b"".join(http.data_to_send()),
+            http.subprotocol,
+            http.extensions,
+            rest,
+        )
 
     def _handshake(self, target: str, fields: Fields) -> Handshake:
         peer = self._stream.get_extra_info("peername")
@@ -207,15 +198,22 @@ class _Upgrade(asyncio.BufferedProtocol):
             opened=self._opened,
         )
 
-    def _open(
+    def _upgrade(
         self,
         handshake: Handshake,
+        answer: bytes,
         subprotocol: str | None,
         extensions: list[Extension],
         rest: bytes,
     ) -> None:
-        self._timer.cancel()
+        """Nothing is wrong with the request: open the connection, unless it is not wanted."""
         listener = self._listener
+        refusal = listener.acceptor.vet(handshake)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        self._stream.write(answer)
+        self._timer.cancel()
         listener.upgrading.discard(self._stream)
         limits = listener.acceptor.limits
         transport = StreamTransport(self._stream, Side.SERVER, limits, extensions)
