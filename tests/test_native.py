@@ -34,7 +34,7 @@ SUITE = (
     "rfc6455",
     "secrets",
     "server",
-    "session",
+    "stages",
     "stream",
     "tcp",
     "threads",

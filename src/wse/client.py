@@ -28,7 +28,7 @@ from .limits import Limits
 from .link import ClientHub, Link
 from .procedures import Procedures
 from .protocol import DEFAULT, Protocol
-from .session import Stage
+from .stages import Stage
 from .signals import Emitter
 from .transports.base import Dialer
 from .when import ClientSignals

@@ -23,7 +23,7 @@ from .messages import Challenge, Failure, Hi, Message, Result, Welcome
 from .outbox import Parcel
 from .protocol import Protocol, decode_checked
 from .rates import Bucket, UserRates
-from .session import METERED, SERVER, Action, Stage
+from .stages import METERED, SERVER, Action, Stage
 from .signals import Signal
 from .transports.base import Handshake, Transport
 

@@ -12,7 +12,7 @@ from .errors import InvalidPayload, WseError, travels
 from .handler import EAGER, Handler, start_task
 from .inbox import Inbox, Job
 from .limits import Limits
-from .session import Stage
+from .stages import Stage
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint

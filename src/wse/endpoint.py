@@ -24,7 +24,7 @@ from .hub import Hub
 from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
 from .outbox import Outbox, Wire
 from .protocol import MAX_STAMP_LENGTH, Protocol, decode_checked
-from .session import Action, Rules, Stage
+from .stages import Action, Rules, Stage
 from .transports.base import Transport
 
 __all__ = ["Endpoint"]

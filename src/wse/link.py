@@ -21,7 +21,7 @@ from .handler import is_awaitable, start_task
 from .hub import Hub
 from .messages import Challenge, Message, Welcome
 from .protocol import Protocol, decode_checked
-from .session import CLIENT, Action, Stage
+from .stages import CLIENT, Action, Stage
 from .signals import Signal
 from .transports.base import Transport
 

@@ -12,7 +12,7 @@ from typing import Any
 from wse import Attempt, Decision, WseConnection, WseError, WseServer
 from wse.errors import HandlerFailed
 from wse.handler import EAGER
-from wse.session import Stage
+from wse.stages import Stage
 
 from . import readings, talk
 from .payloads import TYPED, check_error, check_plain, packs_small

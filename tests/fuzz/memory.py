@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from hypothesis import strategies as st
 
 from wse import Limits, Status, testing
-from wse.session import Stage
+from wse.stages import Stage
 from wse.transports.base import Handshake, Transport
 from wse.transports.memory import MemoryTransport, pair
 

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from wse.messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
-from wse.session import CLIENT, METERED, SERVER, Action, Rules, Stage
+from wse.stages import CLIENT, METERED, SERVER, Action, Rules, Stage
 
 KINDS: tuple[type[Message], ...] = (Hi, Challenge, Welcome, Event, Call, Result, Failure)
 
