@@ -364,9 +364,10 @@ async def dial(
     url: str, limits: Limits, dialer: tcp.TcpDialer | None = None, **headers: str
 ) -> Transport:
     """Our client's way to a server."""
-    return await (dialer or tcp.TcpDialer())(
-        url, subprotocol="wse-test", headers=headers, limits=limits
+    transport, _ = await (dialer or tcp.TcpDialer())(
+        url, subprotocols=["wse-test"], headers=headers, limits=limits
     )
+    return transport
 
 
 @cache

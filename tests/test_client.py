@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -379,13 +379,13 @@ async def test_connecting_again_between_two_attempts_to_come_back() -> None:
         dial = device.client._dial
         attempts = 0
 
-        async def dial_and_fail(url: str, **options: Any) -> Transport:
+        async def dial_and_fail(url: str, **options: Any) -> tuple[Transport, str | None]:
             nonlocal attempts
             attempts += 1
-            transport = await dial(url, **options)
+            opened = await dial(url, **options)
             if attempts == 1:
                 asyncio.get_running_loop().call_soon(device.tear)
-            return transport
+            return opened
 
         device.client._dial = dial_and_fail
         device.client.when.updated.off(impatient)
@@ -452,7 +452,7 @@ async def test_closing_while_connecting() -> None:
 @testing.virtual_time
 async def test_closing_before_the_connection_is_open() -> None:
     class NeverThere(MemoryDialer):
-        async def __call__(self, *_: Any, **__: Any) -> Transport:
+        async def __call__(self, *_: Any, **__: Any) -> tuple[Transport, str | None]:
             await asyncio.Event().wait()
             raise AssertionError
 
@@ -840,12 +840,12 @@ class Refusals:
         self.reach = MemoryDialer(server.acceptor)
 
     async def __call__(
-        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
-    ) -> Transport:
+        self, url: str, *, subprotocols: Sequence[str], headers: Mapping[str, str], limits: Limits
+    ) -> tuple[Transport, str | None]:
         self.dialled.append(asyncio.get_running_loop().time())
         if self.failures:
             raise self.failures.pop(0)
-        return await self.reach(url, subprotocol=subprotocol, headers=headers, limits=limits)
+        return await self.reach(url, subprotocols=subprotocols, headers=headers, limits=limits)
 
 
 @testing.virtual_time
@@ -1082,7 +1082,7 @@ async def test_coming_back_over_a_socket() -> None:
 def dial_by_host(**servers: WseServer[Any]) -> Callable[..., Any]:
     dialers = {f"ws://{name}/": MemoryDialer(server.acceptor) for name, server in servers.items()}
 
-    async def dial(url: str, **options: Any) -> Transport:
+    async def dial(url: str, **options: Any) -> tuple[Transport, str | None]:
         if url not in dialers:
             raise ConnectionFailed(message="no such host")
         return await dialers[url](url, **options)

@@ -74,8 +74,8 @@ class Peer:
 
 async def bare_peer(server: WseServer[Any], cid: str) -> Peer:
     peer = Peer()
-    peer.transport = await MemoryDialer(server.acceptor, "127.0.0.1")(
-        "ws://test/", subprotocol="wse-default-json", headers={}, limits=Limits()
+    peer.transport, _ = await MemoryDialer(server.acceptor, "127.0.0.1")(
+        "ws://test/", subprotocols=["wse-default-json"], headers={}, limits=Limits()
     )
     peer.transport.start(peer)
     peer.say("~wse:hi", {"identity": cid})

@@ -86,8 +86,8 @@ async def test_nobody_is_let_in_and_strangers_go_at_once() -> None:
     async with testing.Network(server) as network:
         for cid in ("alice", "bob"):
             await network.connect(cid)
-        stranger = await MemoryDialer(server.acceptor)(
-            "ws://test/", subprotocol="wse-default-json", headers={}, limits=server.limits
+        stranger, _ = await MemoryDialer(server.acceptor)(
+            "ws://test/", subprotocols=["wse-default-json"], headers={}, limits=server.limits
         )
         closing = asyncio.create_task(server.close(drain=5))
         await testing.settle()

@@ -742,7 +742,7 @@ async def test_a_protocol_that_raises_is_bad_input_and_no_crash() -> None:
     def handler(_: Conn, numbers: list[int]) -> None:
         heard.append(numbers)
 
-    async with connected(server, protocol=Fragile()) as (_, alice):
+    async with connected(server, protocols=[Fragile()]) as (_, alice):
         alice.send("a", [1])
         alice.send("a", "boom")
         assert await alice.wait_closed() == (1000, "wse.protocol-error")
@@ -1614,7 +1614,7 @@ async def test_a_protocol_that_cannot_pack_a_failure_breaks_nothing(
 ) -> None:
     server = make_server(protocols=[Mute()])
     errors = errors_of(server)
-    async with connected(server, protocol=Mute()) as (_, alice):
+    async with connected(server, protocols=[Mute()]) as (_, alice):
         raw = alice.client._link
         assert raw is not None
         raw._post(raw.protocol.encode("nothing", None, NEW))

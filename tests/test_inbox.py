@@ -22,7 +22,7 @@ OTHER = Handler(async_function, 1, ordered=True)
 
 
 def job(handler: Handler, payload: Any = None, size: int = 1) -> Job:
-    return Job(handler, "type", payload, None, size)
+    return Job(handler, "type", payload, None, size, None)
 
 
 def inbox(**limits: int) -> Inbox:

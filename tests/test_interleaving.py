@@ -38,7 +38,7 @@ from visits import (
     Visitor,
 )
 
-from wse import Status, session, testing
+from wse import Status, stages, testing
 
 VISITORS = 6
 
@@ -159,7 +159,7 @@ class Interleaving(RuleBasedStateMachine):
         self.visits.check_at_rest(self.app.server)
         for conn in self.app.server.clients.conns.values():
             is_busy = self.app.visit_of(conn).server.at_work or conn._calls
-            assert is_busy or conn.stage is not session.Stage.LEAVING
+            assert is_busy or conn.stage is not stages.Stage.LEAVING
         for visitor in self.app.connecting:
             self.check_reason_to_wait(visitor)
         for visitor in self.visitors:

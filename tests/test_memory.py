@@ -315,9 +315,9 @@ async def test_dial_tells_the_acceptor_what_was_asked() -> None:
     acceptor = Acceptor(LIMITS, speaks=["known"])
     dialer = MemoryDialer(acceptor, remote_addr="192.0.2.1")
     await testing.pass_time(7.0)
-    transport = await dialer(
+    transport, selected = await dialer(
         "ws://test/a/b?c=d",
-        subprotocol="known",
+        subprotocols=["unknown", "known"],
         headers={"Cookie": "e=f", "X-One": "1"},
         limits=LIMITS,
     )
@@ -328,13 +328,13 @@ async def test_dial_tells_the_acceptor_what_was_asked() -> None:
     assert handshake.headers["x-one"] == "1"
     assert handshake.remote_addr == "192.0.2.1"
     assert handshake.opened == pytest.approx(7.0)
-    assert subprotocol == "known"
+    assert subprotocol == selected == "known"
 
 
 @testing.virtual_time
 async def test_dial_without_a_path_or_a_common_subprotocol() -> None:
     acceptor = Acceptor(LIMITS, speaks=["known"])
-    await MemoryDialer(acceptor)("ws://test", subprotocol="other", headers={}, limits=LIMITS)
+    await MemoryDialer(acceptor)("ws://test", subprotocols=["other"], headers={}, limits=LIMITS)
     _, handshake, subprotocol = acceptor.accepted.get_nowait()
     assert (handshake.path, handshake.query, handshake.remote_addr) == ("/", {}, None)
     assert subprotocol is None
@@ -346,9 +346,9 @@ async def test_dial_who_cannot_be_reached() -> None:
     dialer = MemoryDialer(acceptor)
     dialer.reachable = False
     with pytest.raises(ConnectionFailed) as caught:
-        await dialer("ws://test/", subprotocol="x", headers={}, limits=LIMITS)
+        await dialer("ws://test/", subprotocols=["x"], headers={}, limits=LIMITS)
     assert caught.value.temporary
     assert acceptor.accepted.empty()
     dialer.reachable = True
-    transport = await dialer("ws://test/", subprotocol="x", headers={}, limits=LIMITS)
+    transport, _ = await dialer("ws://test/", subprotocols=["x"], headers={}, limits=LIMITS)
     assert isinstance(transport, MemoryTransport)

@@ -26,6 +26,13 @@ class Pipe(Transport):
     def start(self, receiver: Receiver) -> None:
         raise NotImplementedError
 
+    def hand_over(self, receiver: Receiver) -> None:
+        raise NotImplementedError
+
+    @property
+    def heard(self) -> float:
+        raise NotImplementedError
+
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
         raise NotImplementedError
 

@@ -156,7 +156,8 @@ async def serving(carrier: str, server: WseServer[Any]) -> AsyncIterator[Callabl
 
         async def welcomed(cid: str, answers: Answers = lambda _: ()) -> Peer:
             peer = Peer(answers)
-            peer.start(await dial(url, subprotocol=NAME, headers={}, limits=Limits()))
+            transport, _ = await dial(url, subprotocols=[NAME], headers={}, limits=Limits())
+            peer.start(transport)
             peer.say(["~wse:hi", {"identity": cid}])
             assert await peer.hears(1) == [["~wse:welcome", None, None]]
             return peer

@@ -860,7 +860,7 @@ async def identify_with_a_quest(attempt: Attempt) -> Decision:
 async def test_a_protocol_of_the_applications_own(protocol: type[Protocol]) -> None:
     server = WseServer(identify_with_a_quest, protocols=[protocol()])
     async with testing.Network(server) as network:
-        await tell_the_story(server, network.device(protocol=protocol()).client)
+        await tell_the_story(server, network.device(protocols=[protocol()]).client)
 
 
 @pytest.mark.parametrize("protocol", [WseJSON, Lines, Msgpack])
@@ -869,7 +869,7 @@ async def test_a_protocol_of_the_applications_own_over_a_socket(protocol: type[P
     server = WseServer(identify_with_a_quest, protocols=[WseJSON(), Msgpack(), Lines()])
     async with (
         server.listen(port=0) as listener,
-        WseClient(f"ws://127.0.0.1:{listener.port}/", protocol=protocol()) as client,
+        WseClient(f"ws://127.0.0.1:{listener.port}/", protocols=[protocol()]) as client,
     ):
         await tell_the_story(server, client)
 
@@ -879,7 +879,7 @@ async def test_devices_of_several_protocols_hear_the_same() -> None:
     server = make_server(protocols=[WseJSON(), Lines(), Msgpack()])
     async with testing.Network(server) as network:
         devices = [
-            await network.connect("alice", protocol=protocol)
+            await network.connect("alice", protocols=[protocol])
             for protocol in (WseJSON(), Lines(), Msgpack())
         ]
         server.broadcast("news", {"n": 1})
@@ -896,8 +896,8 @@ async def test_a_protocol_that_raises_is_bad_input(protocol: type[Protocol]) -> 
     errors: list[tuple[WseError, Any]] = []
     server.when.error(lambda error, conn: errors.append((error, conn and conn.cid)))
     async with testing.Network(server) as network:
-        alice = await network.connect("alice", protocol=protocol())
-        bob = await network.connect("bob", protocol=protocol())
+        alice = await network.connect("alice", protocols=[protocol()])
+        bob = await network.connect("bob", protocols=[protocol()])
         alice._end.write([b"\xc1 no such thing"])
         assert await alice.wait_closed() == (1000, "wse.protocol-error")
         [(error, cid)] = errors
@@ -911,7 +911,7 @@ async def test_what_pack_raises_reaches_the_sender() -> None:
     server = make_server(protocols=[Lines()])
     server.register("unsendable", lambda *_: object())
     async with testing.Network(server) as network:
-        device = await network.connect("alice", protocol=Lines())
+        device = await network.connect("alice", protocols=[Lines()])
         [conn] = server.clients.conns.values()
         for send in (device.send, conn.send, server.broadcast):
             with pytest.raises(TypeError):
@@ -950,7 +950,7 @@ async def test_without_a_common_protocol_nobody_is_asked(offer: str) -> None:
 
     server = WseServer(identify)
     async with testing.Network(server) as network:
-        device = network.device(protocol=Unknown())
+        device = network.device(protocols=[Unknown()])
         with pytest.raises(Exception, match=r"wse\.protocol-error"):
             await device.connect("key")
         assert device.closed == (1000, "wse.protocol-error")
@@ -981,8 +981,8 @@ class Peer:
 
 
 async def bare_transport(server: WseServer[Any], peer: Peer) -> Transport:
-    transport = await MemoryDialer(server.acceptor)(
-        "ws://test/", subprotocol="wse-default-json", headers={}, limits=Limits()
+    transport, _ = await MemoryDialer(server.acceptor)(
+        "ws://test/", subprotocols=["wse-default-json"], headers={}, limits=Limits()
     )
     transport.start(peer)
     return transport
@@ -1300,7 +1300,7 @@ async def test_more_strangers_than_allowed_come_back_later() -> None:
         alice = await network.connect("alice")
         dialer = MemoryDialer(server.acceptor)
         for _ in range(2):
-            await dialer("ws://test/", subprotocol=WseJSON.name, headers={}, limits=limits)
+            await dialer("ws://test/", subprotocols=[WseJSON.name], headers={}, limits=limits)
         with pytest.raises(ConnectionFailed) as caught:
             await network.connect("bob")
         assert caught.value.details == {"status": 503}
@@ -1342,12 +1342,14 @@ async def test_nobody_joins_while_the_server_closes() -> None:
 
         early = network.device()
         await early._dialer(
-            "ws://test/", subprotocol=WseJSON.name, headers={}, limits=server.limits
+            "ws://test/", subprotocols=[WseJSON.name], headers={}, limits=server.limits
         )
         closing = asyncio.create_task(server.close())
         await asyncio.sleep(0)
         with pytest.raises(ConnectionFailed) as caught:
-            await dialer("ws://test/", subprotocol=WseJSON.name, headers={}, limits=server.limits)
+            await dialer(
+                "ws://test/", subprotocols=[WseJSON.name], headers={}, limits=server.limits
+            )
         assert caught.value.details == {"status": 503}
         await closing
         assert events == [
@@ -1393,8 +1395,8 @@ async def test_a_device_too_slow_for_its_own_welcome_joins_and_leaves() -> None:
     events = record_events(server)
     async with testing.Network(server) as network:
         blind = network.device()
-        transport = await blind._dialer(
-            "ws://test/", subprotocol=WseJSON.name, headers={}, limits=server.limits
+        transport, _ = await blind._dialer(
+            "ws://test/", subprotocols=[WseJSON.name], headers={}, limits=server.limits
         )
         blind.stall()
         hi, answer = b'["~wse:hi",{"identity":1}]', b'["~wse:challenge",1]'

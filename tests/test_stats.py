@@ -19,6 +19,11 @@ NOTHING = Stats(
     handlers=0,
     waiting_messages=0,
     queued_bytes=0,
+    suspended=0,
+    suspended_bytes=0,
+    kept_messages=0,
+    kept_bytes=0,
+    resumed=0,
     loop_lag_seconds=0.0,
     connections=0,
     refused={},
@@ -62,7 +67,7 @@ async def test_who_is_there() -> None:
         for cid in ("alice", "alice", "bob"):
             await network.connect(cid)
         await MemoryDialer(server.acceptor)(
-            "ws://test/", subprotocol="wse-default-json", headers={}, limits=server.limits
+            "ws://test/", subprotocols=["wse-default-json"], headers={}, limits=server.limits
         )
         stats = server.stats()
         assert (stats.users, stats.devices, stats.strangers) == (2, 3, 1)
@@ -119,7 +124,7 @@ async def test_who_was_refused_and_why() -> None:
             with pytest.raises(Exception, match="HTTP status"):
                 await network.connect("bob", **way)
         await MemoryDialer(server.acceptor)(
-            "ws://test/", subprotocol="wse-default-json", headers={}, limits=server.limits
+            "ws://test/", subprotocols=["wse-default-json"], headers={}, limits=server.limits
         )
         with pytest.raises(Exception, match="HTTP status 503"):
             await network.connect("bob")
@@ -178,6 +183,11 @@ def test_the_page_for_prometheus_is_read_by_its_own_parser() -> None:
         handlers=4,
         waiting_messages=5,
         queued_bytes=6,
+        suspended=1,
+        suspended_bytes=4200,
+        kept_messages=3,
+        kept_bytes=104,
+        resumed=2,
         loop_lag_seconds=0.0625,
         connections=7,
         refused={"origin": 8, "strangers": 9},

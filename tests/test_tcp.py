@@ -421,9 +421,9 @@ async def test_a_host_name_that_cannot_be_is_permanent() -> None:
 async def test_headers_are_sent_and_replace() -> None:
     acceptor = Acceptor(LIMITS)
     async with listening(acceptor) as listener:
-        transport = await TcpDialer()(
+        transport, _ = await TcpDialer()(
             f"ws://user:pass@127.0.0.1:{listener.port}/",
-            subprotocol="x",
+            subprotocols=["x"],
             headers={"X-One": "1", "Host": "wse.test", "authorization": "Bearer t"},
             limits=LIMITS,
         )
@@ -442,7 +442,7 @@ async def test_headers_that_cannot_be_sent_raise_and_are_not_shown(value: str) -
         with pytest.raises(ValueError, match="X-Token") as caught:
             await TcpDialer()(
                 f"ws://127.0.0.1:{listener.port}/",
-                subprotocol="x",
+                subprotocols=["x"],
                 headers={"X-Token": value},
                 limits=LIMITS,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,7 +153,7 @@ class Place:
         """Both ends of a connection, the client's and the server's."""
         acceptor = Acceptor(LIMITS)
         async with self._carrier.reach(acceptor, self._directory) as way:
-            transport = await way.dial(way.url, subprotocol="x", headers={}, limits=LIMITS)
+            transport, _ = await way.dial(way.url, subprotocols=["x"], headers={}, limits=LIMITS)
             ours, theirs = Recorder(transport), await acceptor.receiver()
             if started:
                 transport.start(ours)
@@ -249,10 +249,12 @@ class Dialling:
         self._dial = dial
 
     async def __call__(
-        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
-    ) -> Transport:
-        self.last = await self._dial(url, subprotocol=subprotocol, headers=headers, limits=limits)
-        return self.last
+        self, url: str, *, subprotocols: Sequence[str], headers: Mapping[str, str], limits: Limits
+    ) -> tuple[Transport, str | None]:
+        self.last, selected = await self._dial(
+            url, subprotocols=subprotocols, headers=headers, limits=limits
+        )
+        return self.last, selected
 
 
 # -- the port ------------------------------------------------------------------------------------

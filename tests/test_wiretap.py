@@ -46,7 +46,7 @@ async def met(kind: str) -> AsyncIterator[tuple[WseConnection, WseClient]]:
     server.register("fail", boom)
     if kind == "memory":
         async with testing.Network(server) as network:
-            client = (await network.connect(protocol=Chatty())).client
+            client = (await network.connect(protocols=[Chatty()])).client
             client.register("fail", boom)
             yield next(iter(server.clients.conns.values())), client
         return
@@ -57,7 +57,7 @@ async def met(kind: str) -> AsyncIterator[tuple[WseConnection, WseClient]]:
         server.listen(port=0, ssl=serving, compression=compression) as listener,
         WseClient(
             f"{scheme}://127.0.0.1:{listener.port}",
-            protocol=Chatty(),
+            protocols=[Chatty()],
             ssl=trusting,
             compression=compression,
         ) as client,

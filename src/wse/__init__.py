@@ -10,6 +10,8 @@ from .channel import Channel
 from .client import WseClient
 from .codes import CloseCode, ErrorCode, Reason, Status
 from .connection import WseConnection
+from .deadline import time_left
+from .devices import DeviceInfo
 from .errors import (
     AlreadyConnected,
     AlreadyRegistered,
@@ -31,6 +33,7 @@ from .errors import (
     NoSuchClient,
     NotAuthorized,
     NotConnected,
+    OutboxFull,
     PeerError,
     ProtocolViolation,
     SolverMissing,
@@ -41,6 +44,8 @@ from .identity import WseIdentity
 from .limits import Limits
 from .procedures import Procedures
 from .protocol import Protocol, Types, WseJSON
+from .protocol5 import WseJSON5, WseMsgpack5
+from .recipients import device, newest, others
 from .server import WseServer
 from .stats import Stats
 from .transports.base import Page
@@ -62,6 +67,7 @@ __all__ = [
     "ConnectionBroken",
     "ConnectionFailed",
     "Decision",
+    "DeviceInfo",
     "ErrorCode",
     "HandlerFailed",
     "IdentifyMissing",
@@ -73,6 +79,7 @@ __all__ = [
     "NoSuchClient",
     "NotAuthorized",
     "NotConnected",
+    "OutboxFull",
     "Page",
     "PeerError",
     "Procedures",
@@ -90,8 +97,14 @@ __all__ = [
     "WseError",
     "WseIdentity",
     "WseJSON",
+    "WseJSON5",
+    "WseMsgpack5",
     "WseServer",
+    "device",
     "hmac_challenge",
     "hmac_solver",
+    "newest",
+    "others",
     "static_path",
+    "time_left",
 ]

@@ -178,6 +178,11 @@ class Addresses:
         """How many addresses have a connection."""
         return len(self._counts)
 
+    @property
+    def counts(self) -> bool:
+        """Whether there is a bound."""
+        return self._most is not None
+
     def full(self, address: str | None) -> bool:
         """Whether this one has as many as it may."""
         return (

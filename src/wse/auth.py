@@ -61,11 +61,13 @@ class Attempt:
     """One connection that wants in. Its `repr` and the log never show what it brought."""
 
     conn_id: str
-    """The connection's id, which it keeps when accepted."""
+    """The connection's id, which it keeps when accepted, unless it goes on with a session."""
     identity: Any = field(repr=False)
     """What the client gave `connect`, plain data: a token, a name and password, ..."""
     meta: Any = field(repr=False)
     """What it says about itself, plain data; {} when it says nothing."""
+    device: str | None
+    """Which of the user's devices this is, as it says; None when it does not."""
     handshake: Handshake = field(repr=False)
     _ask: Callable[[Any], Awaitable[Any]] = field(repr=False)
 
@@ -106,7 +108,8 @@ class Attempt:
             cid: The user's address from now on.
             welcome: What the client's `connect` returns.
             state: The device's `conn.state`, such as the user's row that was just loaded; None
-                leaves it to the server's `state=`.
+                leaves it to the server's `state=`. A device that goes on with its session keeps
+                the one it had.
 
         Raises:
             TypeError: a cid that is neither a `str` nor an `int`.

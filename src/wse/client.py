@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Self, TypeVar
 
@@ -21,15 +21,19 @@ from .errors import (
     HandlerFailed,
     InvalidSolver,
     NotConnected,
+    OutboxFull,
+    ProtocolViolation,
     WseError,
 )
 from .handler import is_awaitable
 from .limits import Limits
 from .link import ClientHub, Link
+from .messages import Terms
 from .procedures import Procedures
 from .protocol import DEFAULT, Protocol
-from .stages import Stage
+from .protocol5 import JSON5
 from .signals import Emitter
+from .stages import Stage
 from .transports.base import Dialer
 from .when import ClientSignals
 
@@ -38,6 +42,8 @@ __all__ = ["WseClient"]
 F = TypeVar("F", bound=Callable[[Any], Any])
 
 logger = logging.getLogger("wse.client")
+
+_LONGEST_NAME = 128
 
 
 class WseClient:
@@ -49,7 +55,10 @@ class WseClient:
             most.
         reconnect: Come back when the connection is lost, until refused or closed; `connect` then
             also keeps trying, for its `timeout`.
-        protocol: How messages are packed; the server must speak it too.
+        protocols: How messages may be packed, offered to the server, which selects one; when none
+            are given `wse.5.json`, and the one of the JavaScript package for servers of that.
+        device: Which device of the user this is, a name of 1 to 128 characters that should stay
+            the same; the server draws one when None, for as long as this object lives.
         headers: Sent with the HTTP upgrade.
         backoff: When to come back.
         limits: What the server may cost.
@@ -59,7 +68,7 @@ class WseClient:
         dial: Another way to reach the server than TCP; `ssl`, `unix` and `compression` are TCP's.
 
     Raises:
-        ValueError: no WebSocket URL.
+        ValueError: no WebSocket URL, or no name of a device.
     """
 
     def __init__(
@@ -68,7 +77,8 @@ class WseClient:
         *,
         timeout: float = 30.0,
         reconnect: bool = False,
-        protocol: Protocol | None = None,
+        protocols: Sequence[Protocol] = (),
+        device: str | None = None,
         headers: Mapping[str, str] | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
         limits: Limits = Limits(),  # noqa: B008 - frozen
@@ -95,7 +105,13 @@ class WseClient:
         """What happens: `@client.when.ready`."""
         self.status = Status.IDLE
         """Where it stands."""
-        self._protocol = protocol or DEFAULT
+        if device is not None and not 0 < len(device) <= _LONGEST_NAME:
+            raise ValueError(f"the name of a device has 1 to {_LONGEST_NAME} characters")
+        self.device = device
+        """Which device of the user this is; None until somebody has said."""
+        self._protocols = {
+            protocol.name: protocol for protocol in tuple(protocols) or (JSON5, DEFAULT)
+        }
         self._backoff = backoff
         self._limits = limits
         if dial is None:
@@ -112,7 +128,11 @@ class WseClient:
         )
         self.include = self._hub.include
         """Take in a module's own `Channel(takes=1)` and `Procedures(takes=1)`."""
+        self._hub.comes_back = lambda: self.reconnect
+        self._hub.claim = self._claim
         self._hub.welcomed = self._welcomed
+        self._hub.resumed = self._resumed
+        self._hub.suspended = self._suspended
         self._hub.ended = self._lost
         self._hub.ignored = self.when.ignored
         self._hub.report_error = self.when.error.emit
@@ -120,6 +140,11 @@ class WseClient:
         self._identity: Any = None
         self._meta: Any = None
         self._link: Link | None = None
+        self._away: Link | None = None
+        """The one whose connection is lost, and whose session may go on."""
+        self._away_timer: asyncio.TimerHandle | None = None
+        self._end = (0, "")
+        """How the last connection ended, where it was not told."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._work: asyncio.Task[Any] | None = None
         self._ready_since = 0.0
@@ -213,19 +238,30 @@ class WseClient:
 
     # -- talking -----------------------------------------------------------------------------
 
-    def send(self, type: str, payload: Any = None) -> None:
+    def send(self, type: str, payload: Any = None, *, keep: bool = True) -> None:
         """Send a message; never waits. From any thread.
+
+        While the connection is lost and the session waits, it is sent with the next connection.
+
+        Args:
+            type: The message type.
+            payload: Its payload.
+            keep: Whether to send it again where it may have been lost. Not for what is soon
+                outdated: cursors, typing, positions.
 
         Raises:
             NotConnected: the client is not ready.
+            OutboxFull: the connection is lost, and no more is kept for the next.
             TypeError: the payload cannot be encoded.
             ValueError: a type that begins with `~wse:`.
             MessageTooLarge: above `Limits.max_message_bytes`.
         """
-        self._ready_link()._send(type, payload)
+        self._ready_link()._send(type, payload, keep=keep)
 
     async def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
-        """Call a procedure of the server and wait for its result. Cancelling stops the wait.
+        """Call a procedure of the server and wait for its result.
+
+        Cancelling, or the timeout, stops the wait, and with a server of protocol 5 the procedure.
 
         Args:
             name: As the server registered it.
@@ -234,6 +270,7 @@ class WseClient:
 
         Raises:
             NotConnected: the client is not ready.
+            OutboxFull: the connection is lost, and no more is kept for the next.
             CallTimeout: no answer in time.
             CallDisconnected: the connection ended meanwhile.
             CallNotRegistered: the server has no such procedure.
@@ -243,6 +280,10 @@ class WseClient:
         return await self._ready_link()._call(name, payload, timeout)
 
     def _ready_link(self) -> Link:
+        if self._away is not None:
+            if self._away.is_full:
+                raise OutboxFull
+            return self._away
         link = self._link
         if link is None or link.stage is not Stage.READY:
             raise NotConnected(message=f"the client is {self.status}: await connect() first")
@@ -262,8 +303,10 @@ class WseClient:
         if work is not None:
             work.cancel()
         link, self._link = self._link, None
+        was_away = self._lose_session(code, reason)
         if link is not None:
             link.end(code, reason)
+        if link is not None or was_away:
             self._tell_closed(code, reason)
         elif self.status is not Status.IDLE:
             self._set(Status.OFFLINE)
@@ -322,12 +365,16 @@ class WseClient:
                 raise
             raise failure from error
 
-    async def _again(self) -> None:
-        """Come back, until welcomed, refused or closed."""
+    async def _again(self, after: float | None) -> None:
+        """Come back, until welcomed, refused or closed.
+
+        Args:
+            after: Seconds after which the server wants it back.
+        """
         failure: WseError | None = None
         try:
             while True:
-                await self._wait(failure)
+                await self._wait(failure, after if failure is None else None)
                 try:
                     await self._attempt()
                 except ConnectError as error:
@@ -343,13 +390,15 @@ class WseClient:
             self._work = None
             with self._emitter.together():
                 self.when.error.emit(error)
+                if self._lose_session(*self._end):
+                    self.when.closed.emit(*self._end)
                 self._set(Status.OFFLINE)
         finally:
             if self._work is asyncio.current_task():
                 self._work = None
 
-    async def _wait(self, failure: WseError | None) -> None:
-        """Until the next attempt."""
+    async def _wait(self, failure: WseError | None, after: float | None = None) -> None:
+        """Until the next attempt: after so many seconds, or what the backoff says."""
         least = 0.0
         if failure is not None:
             logger.info("could not connect: %s", failure)
@@ -359,7 +408,9 @@ class WseClient:
                 least = failure.retry_after
         if self.status is Status.OFFLINE:
             self._set(Status.RE_CONNECTING)
-        await asyncio.sleep(max(least, self._backoff.delay(self._attempts)))
+        if after is None:
+            after = max(least, self._backoff.delay(self._attempts))
+        await asyncio.sleep(after)
 
     async def _attempt(self) -> Any:
         limit = asyncio.timeout(self._timeout)
@@ -370,18 +421,23 @@ class WseClient:
                     identity = identity()
                     if is_awaitable(identity):
                         identity = await identity
-                transport = await self._dial(
+                transport, selected = await self._dial(
                     self.url,
-                    subprotocol=self._protocol.name,
+                    subprotocols=tuple(self._protocols),
                     headers=self.headers,
                     limits=self._limits,
                 )
-                link = self._link = Link(self._hub, transport, self._protocol)
+                # A server that selects none knows the oldest at best.
+                protocol = self._protocols[selected or next(reversed(self._protocols))]
+                link = self._link = Link(self._hub, transport, protocol)
                 try:
                     self.when.connected.emit()
                     if self._link is not link:  # a handler has closed, or jumped
                         await asyncio.sleep(0)  # where this task is cancelled
-                    link.greet(identity, self._meta)
+                    away = self._away
+                    if away is not None and away.wire != link.wire:
+                        away = None
+                    link.greet(identity, self._meta, self.device, away)
                     return await link.welcome
                 except BaseException:
                     link.welcome.cancel()
@@ -392,11 +448,59 @@ class WseClient:
                 raise
             raise ConnectionFailed(message="no welcome in time") from error
 
+    def _claim(self, link: Link, terms: Terms) -> Link | None:
+        """A server welcomes this link: the session that waits goes on with it, or is over."""
+        self.device = terms.device
+        away = self._away
+        if terms.resumed:
+            if away is None or away.terms is None or away.terms.session != terms.session:
+                raise ProtocolViolation(message="nobody asked for this session")
+            if away.goes_on(link, terms):
+                self._link, self._away = away, None
+                self._stop_clock()
+                return away
+        self._lose_session(*self._end)
+        if terms.resumed:
+            link.fail(ConnectionFailed(message="more was lost than is kept"))
+        return None
+
     def _welcomed(self, welcome: Any) -> None:
+        self._ready()
+        self.when.ready.emit(welcome)
+
+    def _resumed(self, welcome: Any) -> None:
+        self._ready()
+        self.when.resumed.emit(welcome)
+
+    def _ready(self) -> None:
         self._work = None
         self._ready_since = asyncio.get_running_loop().time()
         self._set(Status.READY)
-        self.when.ready.emit(welcome)
+
+    def _suspended(self, link: Link, code: int, reason: str) -> None:
+        assert link.terms is not None
+        loop = asyncio.get_running_loop()
+        self._link, self._away, self._end = None, link, (code, reason)
+        self._away_timer = loop.call_later(link.terms.window, self._lose_session, code, reason)
+        with self._emitter.together():
+            self.when.suspended.emit(code, reason)
+            self._come_back(link.after)
+
+    def _lose_session(self, code: int, reason: str) -> bool:
+        """The session that waits is over; whether there was one."""
+        away, self._away = self._away, None
+        if away is None:
+            return False
+        self._stop_clock()
+        count = away.unacked
+        away.lose(code, reason)
+        self.when.lost.emit(count)
+        return True
+
+    def _stop_clock(self) -> None:
+        if self._away_timer is not None:
+            self._away_timer.cancel()
+            self._away_timer = None
 
     def _lost(self, link: Link, code: int, reason: str) -> None:
         leaving = asyncio.get_running_loop().create_task(link.wait_closed())
@@ -405,14 +509,20 @@ class WseClient:
         if link is not self._link:
             return
         self._link = None
+        if self._away is not None:  # an attempt to come back
+            self._end = code, reason
+            return
         with self._emitter.together():
             self._tell_closed(code, reason)
             if self._work is None and self.reconnect and comes_back(code):
-                loop = asyncio.get_running_loop()
-                stayed = loop.time() - self._ready_since
-                self._attempts = 0 if stayed > self._backoff.cap else self._attempts + 1
-                self._set(Status.RE_CONNECTING)
-                self._work = loop.create_task(self._again())
+                self._come_back(link.after)
+
+    def _come_back(self, after: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        stayed = loop.time() - self._ready_since
+        self._attempts = 0 if stayed > self._backoff.cap else self._attempts + 1
+        self._set(Status.RE_CONNECTING)
+        self._work = loop.create_task(self._again(after))
 
     def _tell_closed(self, code: int, reason: str) -> None:
         """Told when it is so: a handler of `closed` may connect again."""

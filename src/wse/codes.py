@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Self
 
-__all__ = ["CloseCode", "ErrorCode", "Reason", "Status", "check_reason", "comes_back"]
+__all__ = [
+    "CloseCode",
+    "ErrorCode",
+    "Reason",
+    "Status",
+    "check_reason",
+    "comes_back",
+    "suspends",
+]
 
 
 class CloseCode(IntEnum):
@@ -52,11 +60,20 @@ _COMES_BACK = frozenset(
         CloseCode.JUMP,
     }
 )
+_SUSPENDS = (_COMES_BACK - {CloseCode.JUMP}) | {CloseCode.GOING_AWAY}
 
 
 def comes_back(code: int) -> bool:
     """Whether a client with reconnection on connects again after this close code."""
     return code in _COMES_BACK
+
+
+def suspends(code: int) -> bool:
+    """Whether a session outlasts a connection that ends with this code.
+
+    1001 is what a page says as it goes, which may only be loading again.
+    """
+    return code in _SUSPENDS
 
 
 class Reason(StrEnum):
@@ -81,6 +98,10 @@ class Reason(StrEnum):
     """A message that may not be said, that cannot be read, or no common subprotocol. Stays away."""
     CLIENTS_CONCURRENCY = "wse.clients-concurrency"
     """One device too many: the oldest went. Stays away."""
+    REPLACED = "wse.replaced"
+    """The same device has connected again, or somebody has gone on with its session. Stays away."""
+    SEATS_FULL = "wse.seats-full"
+    """The user has as many devices as `conn_per_user` allows, and the newcomer is refused."""
     BY_CLIENT = "wse.by-client"
     """`client.close()` without a reason. Stays away."""
     BY_SERVER = "wse.by-server"
@@ -116,6 +137,8 @@ class ErrorCode(StrEnum):
     """The WebSocket could not be opened: no such host, refused, an HTTP error."""
     CONNECTION_NOT_READY = "wse.client.not-ready"
     """`send` or `call` on a client without a ready connection."""
+    OUTBOX_FULL = "wse.client.outbox-full"
+    """`send` or `call` on a client whose connection is lost, and that keeps as much as it may."""
     SOLVER_MISSING = "wse.client.solver-missing"
     """The server asked a challenge and the client has no solver."""
     NOT_AUTHORIZED = "wse.not-authorized"

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from .auth import Attempt, Decision, Identify, S
-from .codes import CloseCode, Reason, check_reason
+from .codes import CloseCode, Reason, check_reason, comes_back
+from .devices import DeviceInfo
 from .endpoint import Endpoint
 from .errors import (
     ChallengeRoundsExceeded,
@@ -18,13 +19,16 @@ from .errors import (
     WseError,
 )
 from .handler import is_awaitable, start_task
+from .heartbeat import Heartbeat, Pulse
 from .hub import Hub
-from .messages import Challenge, Failure, Hi, Message, Result, Welcome
+from .messages import Bye, Challenge, Failure, Hi, Message, Result, Resume, Terms, Welcome
 from .outbox import Parcel
 from .protocol import Protocol, decode_checked
 from .rates import Bucket, UserRates
-from .stages import METERED, SERVER, Action, Stage
+from .ring import Ring
+from .sessions import Sessions, Tombstone
 from .signals import Signal
+from .stages import METERED, SERVER, Action, Stage
 from .transports.base import Handshake, Transport
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerHub", "WseConnection"]
 
-_OPEN = (Stage.READY, Stage.LEAVING)
+_OPEN = (Stage.READY, Stage.LEAVING, Stage.SUSPENDED)
 
 
 class ServerHub(Hub):
@@ -42,10 +46,17 @@ class ServerHub(Hub):
     identify: Identify
     make_state: Callable[[], Any]
     rates: UserRates
+    has_seat: Callable[[WseConnection[Any], str], bool]
+    """Whether a device may be one of this user's."""
     seat: Callable[[WseConnection[Any], str], None]
     """A device is accepted as one of this user's."""
     unseat: Callable[[WseConnection[Any], int, str], None]
     """A device has ended, seated or not."""
+    sessions: Sessions
+    suspended: Callable[[WseConnection[Any], int, str], None]
+    """The connection of a device is lost, and its session waits."""
+    resumed: Callable[[WseConnection[Any], WseConnection[Any]], None]
+    """A device is back, with the transport of the second."""
     ignored: Signal[[WseConnection[Any], str, Any]]
     report_error: Callable[[WseError, WseConnection[Any]], None]
 
@@ -68,8 +79,9 @@ class ServerHub(Hub):
 class WseConnection(Endpoint, Generic[S]):
     """One device of a user: send to it, call it, drop it.
 
-    Handlers get it as their first argument. It is never reused: a device that comes back is a new
-    connection. Its methods may be used after it has ended: what is sent then goes nowhere.
+    Handlers get it as their first argument. It outlasts its WebSocket where the device's client
+    keeps sessions: while the device is away, what is sent to it is kept. Its methods may be used
+    after it has ended: what is sent then goes nowhere.
     """
 
     gives_itself = True
@@ -78,9 +90,13 @@ class WseConnection(Endpoint, Generic[S]):
         "__weakref__",
         "_answer",
         "_buckets",
+        "_device",
         "_handshake",
         "_identifying",
+        "_last_seen",
+        "_resume",
         "_rounds",
+        "_since",
         "_state",
         "_timer",
         "client",
@@ -88,6 +104,7 @@ class WseConnection(Endpoint, Generic[S]):
         "context",
         "meta",
         "remote_addr",
+        "session",
     )
 
     def __init__(
@@ -107,6 +124,11 @@ class WseConnection(Endpoint, Generic[S]):
         self.context: Any = handshake.context
         """What a web framework has of the connection: the ASGI scope, so `context["app"].state`, or
         aiohttp's `web.Request`. None elsewhere."""
+        self.session = ""
+        """Names its session to its client; "" where the client keeps none."""
+        self._device: str | None = None
+        self._since = self._last_seen = handshake.opened
+        self._resume: Resume | None = None
         self._handshake: Handshake | None = handshake
         self._identifying: asyncio.Task[Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
@@ -125,9 +147,49 @@ class WseConnection(Endpoint, Generic[S]):
         return self.client.cid if self.client is not None else ""
 
     @property
+    def device(self) -> str:
+        """Which of the user's devices it is: the name that its client gave, or its `conn_id`."""
+        return self._device or self.conn_id
+
+    @property
     def is_open(self) -> bool:
-        """Whether it is welcomed and has not ended."""
+        """Whether it is welcomed and has not ended; it may be away."""
         return self.stage in _OPEN
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its connection is lost, and its session waits for it."""
+        return self.stage is Stage.SUSPENDED
+
+    @property
+    def kept_messages(self) -> int:
+        """Messages that were sent to it and that it has not acknowledged."""
+        return 0 if self._ring is None else len(self._ring)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Their bytes."""
+        return 0 if self._ring is None else self._ring.size
+
+    @property
+    def away_since(self) -> float:
+        """The loop's time when its connection was lost; of one that `is_suspended`."""
+        return self._last_seen
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What is known of it now."""
+        assert self._hub.loop is not None
+        now = self._hub.loop.time()
+        return DeviceInfo(
+            device=self.device,
+            conn_id=self.conn_id,
+            meta=self.meta,
+            connected_for=now - self._since,
+            silent_for=now - max(self._last_seen, self._transport.heard),
+            remote_addr=self.remote_addr,
+            suspended=self.is_suspended,
+        )
 
     @property
     def state(self) -> S:
@@ -140,15 +202,21 @@ class WseConnection(Endpoint, Generic[S]):
     def state(self, value: S) -> None:
         self._state = value
 
-    def send(self, type: str, payload: Any = None) -> None:
+    def send(self, type: str, payload: Any = None, *, keep: bool = True) -> None:
         """Send a message to this device; never waits. From any thread.
+
+        Args:
+            type: The message type.
+            payload: Its payload.
+            keep: Whether to keep it for a device that is away, and to send it again where it may
+                have been lost. Not for what is soon outdated: cursors, typing, positions.
 
         Raises:
             TypeError: the payload cannot be encoded.
             ValueError: a type that begins with `~wse:`.
             MessageTooLarge: above `Limits.max_message_bytes`.
         """
-        self._send(type, payload)
+        self._send(type, payload, keep=keep)
 
     async def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Call a procedure of this device and wait for its result. Cancelling stops the wait.
@@ -187,11 +255,27 @@ class WseConnection(Endpoint, Generic[S]):
         code = reason.close_code if isinstance(reason, Reason) else CloseCode.NORMAL
         self._server.run(self._close, code, reason)
 
-    def _retire(self) -> None:
-        """Send it away with 1012 once its calls, both ways, have ended; hear nothing new."""
+    def _retire(self, after: float) -> None:
+        """Send it away with 1012 once its calls, both ways, have ended; hear nothing new.
+
+        Args:
+            after: Seconds after which it should come back, where it can be told.
+        """
         if self.stage is Stage.READY:
+            if self._ring is not None:
+                self._post_uncounted(self._protocol5.bye(Reason.SERVER_CLOSING, after))
             self._enter(Stage.LEAVING)
             self._go_if_idle()
+
+    def _go(self) -> None:
+        """A session waits for its device: who closes the server may think better of it."""
+        if self._ring is None or self._hub.limits.session_window is None:
+            super()._go()
+            return
+        reason = Reason.SERVER_CLOSING
+        self._outbox.flush(self._transport, forced=True)
+        self._transport.close(reason.close_code, reason)
+        self._suspend(reason.close_code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until nothing of the connection is left."""
@@ -226,15 +310,19 @@ class WseConnection(Endpoint, Generic[S]):
 
     def _identify(self, hi: Hi) -> None:
         try:
-            identity, self.meta = self.protocol.read_hi(hi)
+            said = self.protocol.read_hi(hi)
         except ProtocolViolation as error:
             self._violated(error)
             return
+        identity, self.meta = said.identity, said.meta
+        self._device, self._resume = said.device, said.resume
         self._enter(Stage.IDENTIFYING)
         handshake, self._handshake = self._handshake, None
         assert handshake is not None
         assert self._hub.loop is not None
-        attempt = Attempt(self.conn_id, identity, self.meta, handshake, self._challenge)
+        attempt = Attempt(
+            self.conn_id, identity, self.meta, said.device, handshake, self._challenge
+        )
         try:
             outcome = self._server.identify(attempt)
         except Exception as error:
@@ -283,8 +371,26 @@ class WseConnection(Endpoint, Generic[S]):
         self.drop(Reason.NOT_AUTHORIZED)
 
     def _welcome(self, decision: Decision) -> None:
+        resume, self._resume = self._resume, None
+        found = None
+        if resume is not None:
+            found = self._server.sessions.find(resume.session, decision.cid)
+        if isinstance(found, Tombstone):
+            self._close(found.code, found.reason)
+            return
         try:
-            welcome = self._within_limit(self.protocol.welcome(decision.welcome))
+            if found is not None and resume is not None:
+                if found._goes_on(self, resume.received, decision.welcome):
+                    return
+                self._device = self._device or found.device
+            if not self._server.has_seat(self, decision.cid):
+                self._hub.logger.info("%r is refused, the user has as many as may be", self)
+                self.drop(Reason.SEATS_FULL)
+                return
+            welcome = self._begin(decision)
+        except ProtocolViolation as error:
+            self._violated(error)
+            return
         except Exception as error:
             self._refuse(error)
             return
@@ -294,8 +400,110 @@ class WseConnection(Endpoint, Generic[S]):
         if self._stages is METERED:
             self._count_from_now_on(decision.cid)
         self._admit()
-        self.enqueue(self._frame(welcome))
+        self._queue(welcome)
+        self._watch()
         self._server.seat(self, decision.cid)
+
+    def _begin(self, decision: Decision) -> bytes:
+        """Begin a session, where the protocol keeps them; the welcome."""
+        if not self.protocol.keeps_sessions:
+            return self._frame(self._within_limit(self.protocol.welcome(decision.welcome)))
+        self.session = secrets.token_urlsafe(16)
+        ring = Ring(self._hub.limits)
+        welcome = self._frame(self._pack_welcome(decision.welcome, ring, resumed=False))
+        self._ring = ring
+        return welcome
+
+    def _pack_welcome(self, payload: Any, ring: Ring, *, resumed: bool) -> bytes:
+        limits = self._hub.limits
+        terms = Terms(
+            session=self.session,
+            device=self.device,
+            conn=self.conn_id,
+            resumed=resumed,
+            received=ring.received,
+            window=limits.session_window or 0.0,
+            ring=limits.max_kept_messages,
+            ring_bytes=limits.max_kept_bytes,
+            heartbeat=limits.heartbeat_interval,
+        )
+        return self._within_limit(self.protocol.welcome(payload, terms))
+
+    # -- the session -------------------------------------------------------------------------
+
+    def _goes_on(self, newcomer: WseConnection[Any], received: int, welcome: Any) -> bool:
+        """Go on with the connection of a device that has come back, if nothing is missing.
+
+        Raises:
+            ProtocolViolation: a count that cannot be.
+            Exception: the welcome cannot be packed.
+        """
+        ring = self._ring
+        assert ring is not None
+        if (
+            not ring.reaches(received)
+            or self.wire != newcomer.wire
+            or self._too_slow
+            or self.stage not in (Stage.READY, Stage.SUSPENDED)
+        ):
+            return False
+        frame = self._frame(self._pack_welcome(welcome, ring, resumed=True))
+        newcomer._stop_clock()
+        transport = newcomer._give_transport()
+        self._server.sessions.resume(self)
+        self.meta, self.context = newcomer.meta, newcomer.context
+        self.remote_addr = newcomer.remote_addr
+        self._go_on(transport, received, [frame])
+        self._watch()
+        self._server.resumed(self, newcomer)
+        return True
+
+    def _waits_for_return(self, code: int) -> bool:
+        return self._hub.limits.session_window is not None
+
+    def _suspended(self, code: int, reason: str) -> None:
+        assert self._ring is not None
+        self._last_seen = asyncio.get_running_loop().time()
+        self._stop_clock()
+        self._server.sessions.suspend(self, code, self._ring.size)
+        self._server.suspended(self, code, reason)
+
+    def _kept(self, frame: bytes) -> bool:
+        assert self._ring is not None
+        before = self._ring.size - len(frame)
+        self._ring.trim()
+        self._server.sessions.grow(self, self._ring.size - before)
+        return not self._ring.has_gap
+
+    def expire(self, code: int) -> None:
+        """The session has waited long enough."""
+        if self.stage is Stage.SUSPENDED:
+            self._server.sessions.end(self, None)
+            self._leave(code, Reason.NO_REASON)
+
+    def _watch(self) -> None:
+        """Ask a silent peer for signs of life, where its carrier does not."""
+        if not self._transport.pings and self.protocol.keeps_sessions:
+            assert self._hub.loop is not None
+            heartbeat = Heartbeat(self._hub.limits, self._hub.loop.time())
+            self._look(heartbeat, self._hub.loop)
+
+    def _look(self, heartbeat: Heartbeat, loop: asyncio.AbstractEventLoop) -> None:
+        transport = self._transport
+        heartbeat.heard = max(heartbeat.heard, transport.heard)
+        pulse, again = heartbeat.check(
+            loop.time(), deaf=self._desk.is_full, unwritten=transport.unwritten
+        )
+        if pulse is Pulse.LOST:
+            transport.abort()
+            self.lost(CloseCode.ABNORMAL, Reason.HEARTBEAT_LOST)
+            return
+        if pulse is Pulse.ASK:
+            self._post_uncounted(self._protocol5.ping())
+        self._timer = loop.call_at(again, self._look, heartbeat, loop)
+
+    def _says_bye(self, bye: Bye) -> None:
+        pass
 
     async def _challenge(self, quest: Any) -> Any:
         if self.stage is not Stage.IDENTIFYING:
@@ -359,6 +567,9 @@ class WseConnection(Endpoint, Generic[S]):
         task, self._identifying = self._identifying, None
         if task is not None and task is not asyncio.current_task():  # which may close the server
             task.cancel()
+        if self.session:
+            tombstone = None if comes_back(code) else Tombstone(self.cid, code, reason)
+            self._server.sessions.end(self, tombstone)
         self._server.unseat(self, code, reason)
 
     # -- what the server hears ---------------------------------------------------------------

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .codes import ErrorCode
+from .deadline import DEADLINE
 from .errors import InvalidPayload, WseError, travels
 from .handler import EAGER, Handler, start_task
 from .inbox import Inbox, Job
@@ -31,7 +32,7 @@ class Desk:
 
     def __init__(self, limits: Limits) -> None:
         self._inbox = Inbox(limits)
-        self._tasks: set[asyncio.Task[Any]] | None = None
+        self._tasks: dict[asyncio.Task[Any], str | None] | None = None
         self._pumping = False
 
     def __len__(self) -> int:
@@ -44,24 +45,50 @@ class Desk:
         return self._inbox.full and not self._inbox.overfull
 
     @property
+    def is_full(self) -> bool:
+        """Whether no more should be read until some were handled."""
+        return self._inbox.full
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is at work, and nothing waits."""
         return not self._inbox and self._inbox.is_idle
 
     def take(  # noqa: PLR0917 - the hot path
-        self, end: Endpoint, handler: Handler, type: str, payload: Any, stamp: str | None, size: int
+        self,
+        end: Endpoint,
+        handler: Handler,
+        type: str,
+        payload: Any,
+        stamp: str | None,
+        size: int,
+        deadline: float | None = None,
     ) -> None:
         """Handle a message, now or when its turn comes."""
         if end.stage is Stage.CLOSED:
             return
         inbox = self._inbox
         if not inbox.busy or inbox.admits(handler):
-            self._run(end, handler, type, payload, stamp)
+            self._run(end, handler, type, payload, stamp, deadline)
             return
-        inbox.keep(Job(handler, type, payload, stamp, size))
+        inbox.keep(Job(handler, type, payload, stamp, size, deadline))
         # While a call waits its answer must come, so reading goes on for another inbox's worth.
         if inbox.overfull or (inbox.full and not end._calls):
             end._transport.pause_reading()
+
+    def give_up(self, end: Endpoint, stamp: str) -> None:
+        """The caller waits no longer: cancel the handler of this call, if it is not done."""
+        if self._inbox.remove(stamp):
+            self._pump(end)
+            return
+        for task, of in (self._tasks or {}).items():
+            if of == stamp:
+                assert self._tasks is not None
+                self._tasks[task] = None
+                task.cancel()
+                return
+        if self._inbox.unstarted:  # it may be among them (Python 3.11)
+            asyncio.get_running_loop().call_soon(self.give_up, end, stamp)
 
     def catch_up(self, end: Endpoint) -> bool:
         """Start what may start; whether all that was started has taken its first step."""
@@ -92,7 +119,25 @@ class Desk:
         except Exception as unsendable:
             self._crashed(end, type, stamp, unsendable)
 
-    def _run(
+    def _run(  # noqa: PLR0917 - the hot path
+        self,
+        end: Endpoint,
+        handler: Handler,
+        type: str,
+        payload: Any,
+        stamp: str | None,
+        deadline: float | None,
+    ) -> None:
+        if deadline is DEADLINE.get():
+            self._start(end, handler, type, payload, stamp)
+            return
+        token = DEADLINE.set(deadline)
+        try:
+            self._start(end, handler, type, payload, stamp)
+        finally:
+            DEADLINE.reset(token)
+
+    def _start(
         self, end: Endpoint, handler: Handler, type: str, payload: Any, stamp: str | None
     ) -> None:
         try:
@@ -116,7 +161,7 @@ class Desk:
             return
         task = start_task(end._hub.loop, self._work(end, handler, type, outcome, stamp))
         if not task.done():
-            self._hold(end, task)
+            self._hold(end, task, stamp)
             task.add_done_callback(partial(self._release, end))
 
     async def _work_later(
@@ -132,7 +177,7 @@ class Desk:
             return
         task = asyncio.current_task()
         assert task is not None
-        self._hold(end, task)
+        self._hold(end, task, stamp)
         self._inbox.first_step()
         if self._inbox:
             asyncio.get_running_loop().call_soon(self._pump, end)
@@ -149,7 +194,7 @@ class Desk:
         except Exception as error:
             self._failed(end, type, stamp, error)
         except asyncio.CancelledError as error:
-            if end.stage is not Stage.CLOSED:
+            if end.stage is not Stage.CLOSED and not self._was_given_up(stamp):
                 self._failed(end, type, stamp, error)
             raise
         else:
@@ -162,16 +207,26 @@ class Desk:
             if end.stage is Stage.LEAVING:
                 end._go_if_idle()
 
-    def _hold(self, end: Endpoint, task: asyncio.Task[Any]) -> None:
+    def _was_given_up(self, stamp: str | None) -> bool:
+        """Whether the caller of the task at hand waits no longer: its stamp is forgotten."""
+        task = asyncio.current_task()
+        return (
+            stamp is not None
+            and self._tasks is not None
+            and task is not None
+            and self._tasks.get(task, stamp) is None
+        )
+
+    def _hold(self, end: Endpoint, task: asyncio.Task[Any], stamp: str | None) -> None:
         if self._tasks is None:
-            self._tasks = set()
-        self._tasks.add(task)
+            self._tasks = {}
+        self._tasks[task] = stamp
         end._hub.tasks.add(task)
 
     def _release(self, end: Endpoint, task: asyncio.Task[Any]) -> None:
         end._hub.tasks.discard(task)
         if self._tasks is not None:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
 
     def _pump(self, end: Endpoint) -> None:
         """Start what waits and may start, then read on."""
@@ -180,7 +235,8 @@ class Desk:
         self._pumping = True
         try:
             while (job := self._inbox.next()) is not None:
-                self._run(end, job.handler, job.type, job.payload, job.stamp)
+                if job.deadline is None or job.deadline > asyncio.get_running_loop().time():
+                    self._run(end, job.handler, job.type, job.payload, job.stamp, job.deadline)
         finally:
             self._pumping = False
         if self._inbox.has_room:

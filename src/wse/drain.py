@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -32,8 +33,10 @@ async def _retire(conns: Sequence[WseConnection[Any]], seconds: float) -> None:
     retired = 0
     while any(conn.is_open for conn in conns[retired:]):
         due = int(len(conns) * (clock() - began) / seconds) + 1
+        left = seconds - (clock() - began)
         for conn in conns[retired:due]:
-            conn._retire()
+            # Not before the others have gone, and then not all at once.
+            conn._retire(max(0.0, left) + random.uniform(0.0, seconds))  # noqa: S311 - no secret
         retired = due
         if retired < len(conns):
             await asyncio.sleep(_PAUSE)

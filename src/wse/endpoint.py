@@ -8,24 +8,42 @@ from functools import partial
 from typing import Any, ClassVar, assert_never
 
 from .calls import Calls
-from .codes import CloseCode, ErrorCode, Reason
+from .codes import CloseCode, ErrorCode, Reason, suspends
 from .desk import Desk
 from .errors import (
     CallDisconnected,
     CallError,
+    CallTimeout,
     ConnectionBroken,
     InvalidPayload,
     MessageTooLarge,
     PeerError,
+    ProtocolViolation,
     WseError,
     error_of,
 )
 from .hub import Hub
-from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
+from .messages import (
+    Ack,
+    Bye,
+    Call,
+    Cancel,
+    Challenge,
+    Event,
+    Failure,
+    Hi,
+    Message,
+    Ping,
+    Pong,
+    Result,
+    Welcome,
+)
 from .outbox import Outbox, Wire
 from .protocol import MAX_STAMP_LENGTH, Protocol, decode_checked
+from .protocol5 import Protocol5
+from .ring import Ring
 from .stages import Action, Rules, Stage
-from .transports.base import Transport
+from .transports.base import NOWHERE, Transport
 
 __all__ = ["Endpoint"]
 
@@ -37,6 +55,9 @@ class Endpoint:
     whether it may be said now; an event goes to the channel, a call to the procedures, a reply to
     the call that waits; the desk starts their handlers. Out: pack, outbox, one write for each turn
     of the loop. Both ways are plain calls: only an asynchronous handler gets a task.
+
+    Where the protocol keeps sessions, it outlasts its transport: it is suspended then, and what is
+    sent waits in the ring until it goes on with another transport.
 
     Args:
         hub: What it shares with others.
@@ -54,6 +75,7 @@ class Endpoint:
         "_frame",
         "_hub",
         "_outbox",
+        "_ring",
         "_rules",
         "_stages",
         "_too_slow",
@@ -79,6 +101,7 @@ class Endpoint:
         self._calls = Calls()
         self._desk = Desk(hub.limits)
         self._outbox = Outbox(hub.limits)
+        self._ring: Ring | None = None
         self._too_slow = False
         self._enter(Stage.STRANGER)
 
@@ -90,6 +113,22 @@ class Endpoint:
 
     def _ended(self, code: int, reason: str) -> None:
         """The connection has just become CLOSED."""
+        raise NotImplementedError
+
+    def _waits_for_return(self, code: int) -> bool:
+        """Whether the session outlasts its connection, which has just ended so."""
+        raise NotImplementedError
+
+    def _suspended(self, code: int, reason: str) -> None:
+        """The session has just become SUSPENDED."""
+        raise NotImplementedError
+
+    def _kept(self, frame: bytes) -> bool:
+        """A frame waits for the return; false when it is one too many."""
+        raise NotImplementedError
+
+    def _says_bye(self, bye: Bye) -> None:
+        """The peer goes before long."""
         raise NotImplementedError
 
     def _report_ignored(self, type: str, payload: Any) -> None:
@@ -115,23 +154,63 @@ class Endpoint:
                 self._violated(error)
             return
         action = rules.actions[message.__class__]
+        if self._ring is not None and action is not Action.CONTROL:
+            self._count(self._ring, len(data))
         if action is Action.DELIVER:
             self._deliver(message, len(data))
+        elif action is Action.CONTROL:
+            self._control(message)
         else:
             self._shake(action, message, len(data))
 
     def lost(self, code: int, reason: str, *, failed: bool = False) -> None:
         """The transport has ended; see `Receiver`."""
+        if (
+            self.stage is Stage.READY
+            and self._ring is not None
+            and not self._too_slow
+            and not failed
+            and suspends(code)
+            and self._waits_for_return(code)
+        ):
+            self._transport.resume_reading()
+            self._transport = NOWHERE
+            self._suspend(code, reason)
+        else:
+            self._lose(self._transport, code, reason, failed=failed)
+
+    def _lose(self, transport: Transport, code: int, reason: str, *, failed: bool) -> None:
+        """End with the transport, unless it has another one by now."""
+        if self._transport is not transport or self.stage is Stage.CLOSED:
+            return
         if not self._desk.catch_up(self):  # what came before the end starts before it (Python 3.11)
-            later = partial(self.lost, code, reason, failed=failed)
+            later = partial(self._lose, transport, code, reason, failed=failed)
             asyncio.get_running_loop().call_soon(later)
-        elif self.stage is not Stage.CLOSED:
+        elif self.is_alive:  # a handler may have ended it
             if failed:
                 self._report_error(ConnectionBroken({"code": code, "reason": reason}))
             by_peer = not failed and code != CloseCode.ABNORMAL
             self._leave(code, reason, by_peer=by_peer)
 
-    def _deliver(self, message: Message, size: int) -> None:
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.stage is not Stage.CLOSED
+
+    def _control(self, message: Message) -> None:
+        match message:
+            case Ack():
+                assert self._ring is not None
+                try:
+                    self._ring.ack(message.received)
+                except ProtocolViolation as error:
+                    self._violated(error)
+            case Ping():
+                self._post_uncounted(self._protocol5.pong())
+            case Bye():
+                self._says_bye(message)
+
+    def _deliver(self, message: Message, size: int) -> None:  # noqa: C901 - one case for each
         hub = self._hub
         match message:
             case Call():
@@ -140,8 +219,12 @@ class Endpoint:
                 if procedure is None:
                     self._desk.fail(self, message.name, message.stamp, ErrorCode.RP_NOT_REGISTERED)
                 else:
+                    deadline = None
+                    if message.milliseconds is not None:
+                        deadline = asyncio.get_running_loop().time() + message.milliseconds / 1000
                     self._desk.take(
-                        self, procedure, message.name, message.payload, message.stamp, size
+                        *(self, procedure, message.name, message.payload, message.stamp),
+                        *(size, deadline),
                     )
             case Event():
                 hub.counts.messages += 1
@@ -155,7 +238,10 @@ class Endpoint:
             case Failure():
                 error = error_of(message.code, message.details, message.message)
                 self._calls.settle(message.stamp, error)
-            case Hi() | Challenge() | Welcome():  # pragma: no cover - no rule delivers them
+            case Cancel():
+                self._desk.give_up(self, message.stamp)
+            case Hi() | Challenge() | Welcome() | Ack() | Ping() | Pong() | Bye():
+                # pragma: no cover - no rule delivers them
                 raise AssertionError(message)
             case _:
                 assert_never(message)
@@ -186,8 +272,12 @@ class Endpoint:
 
     # -- out ---------------------------------------------------------------------------------
 
-    def _send(self, type: str, payload: Any) -> None:
-        self._post(self.protocol.event(type, payload))
+    def _send(self, type: str, payload: Any, *, keep: bool = True) -> None:
+        data = self._within_limit(self.protocol.event(type, payload))
+        if keep:
+            self._hub.run(self._emit, data)
+        else:
+            self._hub.run(self._emit_once, data)
 
     async def _call(self, name: str, payload: Any, timeout: float | None) -> Any:
         if self._hub.elsewhere:
@@ -198,18 +288,30 @@ class Endpoint:
         stamp = self._stamp(name, self._calls.next_number())
         if len(stamp) > MAX_STAMP_LENGTH:
             raise ValueError("the name of the procedure is too long")
-        self._emit(self.protocol.event(name, payload, stamp))
+        frame = self._frame(self._within_limit(self.protocol.call(name, payload, stamp, seconds)))
+        self.enqueue(frame)
         if self._desk.has_reserve:
             # The answer comes behind what waits: read on, once the call waits for it.
             asyncio.get_running_loop().call_soon(self._transport.resume_reading)
         try:
             return await self._calls.wait(stamp, seconds)
         except CallError as error:
+            if isinstance(error, CallTimeout):
+                self._give_up(stamp, frame)
             error.message = error.message or f"calling {name!r}"
+            raise
+        except asyncio.CancelledError:
+            self._give_up(stamp, frame)
             raise
         finally:
             if self.stage is Stage.LEAVING:
                 self._go_if_idle()
+
+    def _give_up(self, stamp: str, frame: bytes) -> None:
+        """Wait no longer for a call: it need not be sent again, and its handler may stop."""
+        if self._ring is not None and self.stage is not Stage.CLOSED:
+            self._ring.forget(frame)
+            self._emit(self._protocol5.cancel(stamp))
 
     def _post(self, data: bytes) -> None:
         """Send a packed message, from any thread; nothing once the connection has ended.
@@ -229,16 +331,47 @@ class Endpoint:
             self._within_limit(data)
         self.enqueue(self._frame(data))
 
+    def _emit_once(self, data: bytes) -> None:
+        """`_emit` what is not sent again, and not at all while there is no connection."""
+        self.enqueue(self._frame(data), keep=False)
+
+    def _post_uncounted(self, data: bytes) -> None:
+        """Send what is about the session and not of it."""
+        if self.stage not in (Stage.SUSPENDED, Stage.CLOSED) and not self._too_slow:
+            self._queue(self._frame(data))
+
     def _within_limit(self, data: bytes) -> bytes:
         limit = self._hub.max_message_bytes
         if len(data) > limit:
             raise MessageTooLarge({"size": len(data), "limit": limit})
         return data
 
-    def enqueue(self, frame: bytes) -> None:
-        """Let a framed message leave at the end of the turn; on the loop's thread."""
+    def enqueue(self, frame: bytes, *, keep: bool = True) -> None:
+        """Let a framed message leave at the end of the turn; on the loop's thread.
+
+        Args:
+            frame: The message.
+            keep: Whether to send it again where it may have been lost.
+        """
         if self.stage is Stage.CLOSED or self._too_slow:
             return
+        ring = self._ring
+        if ring is not None:
+            if self.stage is Stage.SUSPENDED:
+                if keep:
+                    self._append_while_away(ring, frame)
+                return
+            ring.append(frame, keep=keep)
+        self._queue(frame)
+
+    def _append_while_away(self, ring: Ring, frame: bytes) -> None:
+        ring.append(frame)
+        if not self._kept(frame):
+            # It ends with the turn, as one that is too slow does.
+            self._too_slow = True
+            self._hub.flusher.add(self)
+
+    def _queue(self, frame: bytes) -> None:
         outbox = self._outbox
         if outbox.append(frame):
             self._hub.flusher.add(self)
@@ -256,6 +389,8 @@ class Endpoint:
     def flush(self) -> None:
         """Write what waits; end the connection when its peer does not keep up."""
         if self._outbox.flush(self._transport) and not self._too_slow:
+            if self._ring is not None and self._outbox.is_empty:
+                self._ring.trim()
             return
         if self.stage is not Stage.CLOSED:
             self._hub.logger.warning("%r does not read what it is sent", self)
@@ -265,6 +400,64 @@ class Endpoint:
     def writable(self) -> None:
         """The transport has written everything; see `Receiver`."""
         self.flush()
+
+    # -- the session -------------------------------------------------------------------------
+
+    @property
+    def _protocol5(self) -> Protocol5:
+        assert isinstance(self.protocol, Protocol5)
+        return self.protocol
+
+    def _count(self, ring: Ring, size: int) -> None:
+        """A message has come that counts."""
+        if ring.take(size):
+            self.acknowledge()
+        elif not ring.owes:
+            ring.owes = True
+            self._hub.acks.add(self)
+
+    def acknowledge(self) -> None:
+        """Tell the peer what has come."""
+        ring = self._ring
+        if ring is not None:
+            ring.owes = False
+            if ring.is_behind and self.stage is not Stage.SUSPENDED:
+                self._post_uncounted(self._protocol5.ack(ring.tell()))
+
+    def _suspend(self, code: int, reason: str) -> None:
+        """Go on without a connection, for now."""
+        assert self._ring is not None
+        self._enter(Stage.SUSPENDED)
+        self._outbox.clear()
+        self._ring.suspend()
+        self._suspended(code, reason)
+
+    def _give_transport(self) -> Transport:
+        """Go, and leave the connection to another end."""
+        transport, self._transport = self._transport, NOWHERE
+        self._enter(Stage.CLOSED)
+        return transport
+
+    def _go_on(self, transport: Transport, received: int, first: list[bytes]) -> None:
+        """Go on with another transport, whose peer has so many messages.
+
+        Args:
+            transport: It, started.
+            received: How many counted messages the peer has.
+            first: Frames that leave before what is sent again.
+        """
+        assert self._ring is not None
+        again = self._ring.rewind(received)
+        self._transport.resume_reading()
+        self._transport.close(Reason.REPLACED.close_code, Reason.REPLACED)
+        self._transport = transport
+        transport.hand_over(self)
+        if self._desk.is_full:
+            transport.pause_reading()
+        self._admit()
+        self._outbox.clear()
+        self._outbox.repeat([*first, *again])
+        self._hub.flusher.add(self)
 
     # -- stages ------------------------------------------------------------------------------
 
@@ -280,7 +473,10 @@ class Endpoint:
     def _go_if_idle(self) -> None:
         """End a connection that is leaving, once nothing is at work for it."""
         if self._desk.is_idle and not self._calls:
-            self._close(Reason.SERVER_CLOSING.close_code, Reason.SERVER_CLOSING)
+            self._go()
+
+    def _go(self) -> None:
+        self._close(Reason.SERVER_CLOSING.close_code, Reason.SERVER_CLOSING)
 
     def _close(self, code: int, reason: str) -> None:
         """Say goodbye, after what was sent before, and leave."""

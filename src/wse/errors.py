@@ -18,7 +18,8 @@
     │   ├── InvalidSolver
     │   ├── MessageTooLarge
     │   ├── NotConnected
-    │   └── NoSuchClient
+    │   ├── NoSuchClient
+    │   └── OutboxFull
     └── PeerError
         ├── InvalidPayload
         ├── MessageUnreadable
@@ -57,6 +58,7 @@ __all__ = [
     "NoSuchClient",
     "NotAuthorized",
     "NotConnected",
+    "OutboxFull",
     "PeerError",
     "ProtocolViolation",
     "SolverMissing",
@@ -228,6 +230,15 @@ class NoSuchClient(UsageError):
     """A call to a user or a device that is not there."""
 
     CODE = ErrorCode.NO_CLIENT_CONNECTION
+
+
+class OutboxFull(UsageError):
+    """The connection is lost, and as much waits for its return as may; nothing was sent.
+
+    The bounds are `Limits.max_kept_messages` and `max_kept_bytes`.
+    """
+
+    CODE = ErrorCode.OUTBOX_FULL
 
 
 class PeerError(_Coded):

@@ -126,13 +126,15 @@ class Gate(Generic[S]):
         self._hub.counts.connections += 1
         transport.max_message_bytes = self.limits.max_stranger_message_bytes
         peer = self._peer(handshake)
-        self._addresses.add(peer)
+        if self._addresses.counts:
+            self._addresses.add(peer)
+            transport.when_closed(lambda _: self._addresses.remove(peer))
         deadline = handshake.opened + self.limits.authentication_timeout
         if self._shut or subprotocol is None:
             reason = Reason.SERVER_CLOSING if self._shut else Reason.PROTOCOL_ERROR
             self._hub.counts.close(reason.close_code, reason)
             transport.close(reason.close_code, reason)
-            self._see_out(transport, peer, deadline)
+            self._see_out(transport, deadline)
             return
         if peer != handshake.remote_addr:
             handshake = replace(handshake, remote_addr=peer)
@@ -148,19 +150,17 @@ class Gate(Generic[S]):
 
     def left(self, conn: WseConnection[S]) -> None:
         """A connection that was let in has ended."""
-        self._see_out(conn._transport, conn.remote_addr, self.strangers.pop(conn, None))
+        deadline = self.strangers.pop(conn, None)
+        if deadline is not None:
+            self._see_out(conn._transport, deadline)
 
-    def _see_out(self, transport: Transport, peer: str | None, deadline: float | None) -> None:
-        """Count one that was closed while its socket lives: a stranger's no longer than its time.
+    def _see_out(self, transport: Transport, deadline: float) -> None:
+        """Count a stranger that was closed while its socket lives: no longer than its time.
 
         Args:
             transport: What was closed.
-            peer: Its address.
-            deadline: The loop's time when a stranger must be identified; None for a device.
+            deadline: The loop's time when it must be identified.
         """
-        transport.when_closed(lambda _: self._addresses.remove(peer))
-        if deadline is None:
-            return
         loop = asyncio.get_running_loop()
         timer = loop.call_at(max(deadline, loop.time() + _FAREWELL), transport.abort)
         self._sent_away += 1

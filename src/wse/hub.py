@@ -14,6 +14,7 @@ from .errors import HandlerFailed
 from .limits import Limits
 from .outbox import Flusher
 from .procedures import Procedures
+from .ring import AckTimer
 from .signals import Signal
 from .stats import Counts
 
@@ -41,6 +42,7 @@ class Hub:
         self.counts = Counts()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.flusher: Flusher
+        self.acks: AckTimer
         self.ignored: Signal[...]
         self.tasks: set[asyncio.Task[Any]] = set()
         """What is at work for connections, also for those that have ended."""
@@ -53,6 +55,7 @@ class Hub:
             self.loop = loop
             self._thread_id = get_ident()
             self.flusher = Flusher(loop)
+            self.acks = AckTimer(loop)
         return loop
 
     def hold(self, task: asyncio.Task[Any]) -> None:

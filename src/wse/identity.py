@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Generic
 
 from .auth import S
@@ -9,6 +10,7 @@ from .codes import Reason, check_reason
 from .connection import ServerHub, WseConnection
 from .errors import NoSuchClient
 from .outbox import Parcel
+from .recipients import Newest, Others, To
 
 __all__ = ["WseIdentity"]
 
@@ -30,26 +32,50 @@ class WseIdentity(Generic[S]):
     def __repr__(self) -> str:
         return f"<WseIdentity, {len(self.conns)} connected>"
 
-    def send(self, type: str, payload: Any = None) -> None:
+    def send(
+        self, type: str, payload: Any = None, *, to: To | None = None, keep: bool = True
+    ) -> None:
         """Send a message to every device of this user; never waits. From any thread.
+
+        Args:
+            type: The message type.
+            payload: Its payload.
+            to: Some of the devices only: `others(conn)`, `newest()` or `device("phone")`.
+            keep: Whether to keep it for devices that are away; see `WseConnection.send`.
 
         Raises:
             TypeError: the payload cannot be encoded.
             ValueError: a type that begins with `~wse:`.
             MessageTooLarge: above `Limits.max_message_bytes`.
         """
-        self._hub.run(self.deliver, self._hub.parcel(type, payload))
+        self._hub.run(self.deliver, self._hub.parcel(type, payload), to, keep)
 
-    async def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+    async def call(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        timeout: float | None = None,
+        to: To | None = None,
+    ) -> Any:
         """Call a procedure of this user's newest device; see `WseConnection.call`.
 
+        Args:
+            name: As the device registered it.
+            payload: What the procedure is given.
+            timeout: Seconds; the server's `timeout` when None.
+            to: Another device than the newest: `device("phone")`, or the newest of
+                `others(conn)`.
+
         Raises:
-            NoSuchClient: the user has left.
+            NoSuchClient: the user has left, or has no such device.
         """
         if not self.conns:
             raise NoSuchClient(message="the user has left")
-        newest = next(reversed(self.conns.values()))
-        return await newest.call(name, payload, timeout=timeout)
+        called = tuple(self._some(to))
+        if not called:
+            raise NoSuchClient(message="the user has no such device")
+        return await called[-1].call(name, payload, timeout=timeout)
 
     def drop(self, reason: str = Reason.BY_SERVER) -> None:
         """Close all devices of this user, as `WseConnection.drop` does. From any thread.
@@ -60,10 +86,30 @@ class WseIdentity(Generic[S]):
         check_reason(reason)
         self._hub.run(self._drop, reason)
 
-    def deliver(self, parcel: Parcel) -> None:
-        """Send a parcel to every device; on the loop's thread."""
-        for conn in tuple(self.conns.values()):
-            conn.enqueue(parcel.frame(conn.wire))
+    def deliver(self, parcel: Parcel, to: To | None, keep: bool) -> None:
+        """Send a parcel to every device, or to some; on the loop's thread."""
+        for conn in tuple(self._some(to)):
+            conn.enqueue(parcel.frame(conn.wire), keep=keep)
+
+    def find(self, device: str) -> WseConnection[S] | None:
+        """The device of this name."""
+        return next((conn for conn in self.conns.values() if conn.device == device), None)
+
+    def predecessor(self, conn: WseConnection[S]) -> WseConnection[S] | None:
+        """The same device as it was before; none of one that does not say which it is."""
+        return self.find(conn.device) if conn.device != conn.conn_id else None
+
+    def _some(self, to: To | None) -> Iterable[WseConnection[S]]:
+        match to:
+            case None:
+                return self.conns.values()
+            case Newest():
+                return (next(reversed(self.conns.values())),) if self.conns else ()
+            case Others():
+                return (one for one in self.conns.values() if one.conn_id != to.conn_id)
+            case _:
+                found = self.find(to.name)
+                return () if found is None else (found,)
 
     def _drop(self, reason: str) -> None:
         for conn in tuple(self.conns.values()):

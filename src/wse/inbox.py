@@ -21,6 +21,8 @@ class Job(NamedTuple):
     """Names the answer, where one is wanted."""
     size: int
     """Bytes of the message it came in."""
+    deadline: float | None
+    """When its caller gives up, as the loop's time; None when it did not say."""
 
 
 class Inbox:
@@ -89,6 +91,16 @@ class Inbox:
         self._waiting.append(job)
         self._size += job.size
         self.busy += 1
+
+    def remove(self, stamp: str) -> bool:
+        """Forget the call of this stamp; whether it waited."""
+        for job in self._waiting:
+            if job.stamp == stamp:
+                self._waiting.remove(job)
+                self._size -= job.size
+                self.busy -= 1
+                return True
+        return False
 
     def next(self) -> Job | None:
         """The first job that was kept, if it may start now."""

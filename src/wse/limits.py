@@ -70,15 +70,28 @@ class Limits:
     """Silence after which a peer is asked for a sign of life."""
     heartbeat_timeout: float = 10.0
     """Silence after that; then the connection has ended with 1006 `wse.heartbeat-lost`."""
+    session_window: float | None = 120.0
+    """For how long a session outlasts its connection; None ends it with the connection."""
+    reload_window: float = 5.0
+    """The same after close code 1001: a page has gone, which may only be loading again."""
+    max_kept_messages: int = 1024
+    """Messages of one session that are kept until its peer has acknowledged them. The oldest of
+    those that were sent give way; what is sent to a device that is away must fit."""
+    max_kept_bytes: int = 1024 * 1024
+    """The same in bytes."""
+    max_suspended_bytes: int = 256 * 1024 * 1024
+    """What is kept for all devices that are away, each with 4 KiB more; those that have been away
+    the longest give way."""
     close_timeout: float = 5.0
     """From a close frame to the end of the TCP connection; then it is aborted."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             bound = getattr(self, field.name)
-            if bound is None and field.default is None:
+            annotation = str(field.type)
+            if bound is None and annotation.endswith("None"):
                 continue
-            whole = str(field.type).startswith("int")
+            whole = annotation.startswith("int")
             if isinstance(bound, bool) or not isinstance(bound, int if whole else int | float):
                 kind = "a whole number" if whole else "a number"
                 raise TypeError(f"Limits.{field.name} must be {kind}")

@@ -19,10 +19,11 @@ from .errors import (
 )
 from .handler import is_awaitable, start_task
 from .hub import Hub
-from .messages import Challenge, Message, Welcome
+from .messages import Bye, Challenge, Message, Resume, Terms, Welcome
 from .protocol import Protocol, decode_checked
-from .stages import CLIENT, Action, Stage
+from .ring import Ring
 from .signals import Signal
+from .stages import CLIENT, Action, Stage
 from .transports.base import Transport
 
 __all__ = ["ClientHub", "Link"]
@@ -33,8 +34,16 @@ class ClientHub(Hub):
 
     solver: Callable[[Any], Any] | None = None
     """Answers challenges."""
+    comes_back: Callable[[], bool]
+    """Whether the client connects again when its connection is lost."""
+    claim: Callable[[Link, Terms], Link | None]
+    """The server accepted, on these terms: the suspended link that goes on, if one does."""
     welcomed: Callable[[Any], None]
     """The server accepted, with this welcome."""
+    resumed: Callable[[Any], None]
+    """The server accepted, and the session goes on."""
+    suspended: Callable[[Link, int, str], None]
+    """A connection is lost, and its session waits."""
     ended: Callable[[Link, int, str], None]
     """A connection has ended."""
     ignored: Signal[[str, Any]]
@@ -42,16 +51,23 @@ class ClientHub(Hub):
 
 
 class Link(Endpoint):
-    """One connection of a client, from the opened WebSocket to its end."""
+    """One connection of a client, from the opened WebSocket to its end.
+
+    Where the server keeps its session, it outlasts the WebSocket.
+    """
 
     gives_itself = False
 
-    __slots__ = ("_held", "_solving", "welcome")
+    __slots__ = ("_held", "_solving", "after", "terms", "welcome")
 
     def __init__(self, hub: ClientHub, transport: Transport, protocol: Protocol) -> None:
         super().__init__(hub, transport, protocol, CLIENT)
         self._held: list[tuple[Message, int]] = []
         self._solving: asyncio.Task[Any] | None = None
+        self.terms: Terms | None = None
+        """Those of the session; None without one."""
+        self.after: float | None = None
+        """Seconds after which the server wants it back, when it has said so."""
         self.welcome: asyncio.Future[Any] = hub.bind().create_future()
         """Done with the payload of the welcome, or with why there is none."""
 
@@ -62,10 +78,50 @@ class Link(Endpoint):
     def _client(self) -> ClientHub:
         return cast(ClientHub, self._hub)
 
-    def greet(self, identity: Any, meta: Any) -> None:
-        """Say who this is, and listen."""
-        self._post(self.protocol.hi(identity, meta))
+    def greet(
+        self, identity: Any, meta: Any, device: str | None = None, away: Link | None = None
+    ) -> None:
+        """Say who this is, and listen.
+
+        Args:
+            identity: Who.
+            meta: What the device says about itself.
+            device: Which device this is.
+            away: The link whose session is to go on.
+        """
+        resume = None if away is None else away.claim_check()
+        self._post(self.protocol.hi(identity, meta, device, resume))
         self._transport.start(self)
+
+    def claim_check(self) -> Resume:
+        """What the server needs to go on with this session."""
+        assert self._ring is not None
+        assert self.terms is not None
+        return Resume(self.terms.session, self._ring.received)
+
+    @property
+    def unacked(self) -> int:
+        """Messages that were sent and of which nobody knows whether they came."""
+        return 0 if self._ring is None else self._ring.unacked
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it keeps as much as it may for its return."""
+        return self._ring is not None and self._ring.is_full
+
+    def goes_on(self, newcomer: Link, terms: Terms) -> bool:
+        """Go on with the connection of this one, unless something is missing.
+
+        Raises:
+            ProtocolViolation: a count that cannot be.
+        """
+        assert self._ring is not None
+        if not self._ring.reaches(terms.received):
+            return False
+        self.terms, self.after = terms, None
+        self._ring.agree(terms.ring, terms.ring_bytes)
+        self._go_on(newcomer._give_transport(), terms.received, [])
+        return True
 
     def end(self, code: int, reason: str) -> None:
         """Close, after what was sent before; nothing when it has ended."""
@@ -88,7 +144,7 @@ class Link(Endpoint):
             case Action.HOLD, _:
                 self._hold(message, size)
             case Action.READY, Welcome():
-                self._welcomed(message.payload)
+                self._welcomed(message)
             case Action.SOLVE, Challenge():
                 self._solve(message.payload)
             case Action.UNHANDLED, Challenge():
@@ -106,21 +162,57 @@ class Link(Endpoint):
         ):
             self._violated(ProtocolViolation(message="too much before the welcome"))
 
-    def _welcomed(self, payload: Any) -> None:
+    def _welcomed(self, message: Welcome) -> None:
+        terms = away = None
         try:
-            welcome = decode_checked(self.protocol.plain, payload)
-        except InvalidPayload as error:
+            welcome = decode_checked(self.protocol.plain, message.payload)
+            if self.protocol.keeps_sessions:
+                terms = self._protocol5.read_terms(message)
+            if self.welcome.done():  # cancelled, the end follows
+                return
+            if terms is not None:
+                away = self._client.claim(self, terms)
+        except (InvalidPayload, ProtocolViolation) as error:
             self._violated(error)
             return
-        if self.welcome.done():  # cancelled, the end follows
+        if self.welcome.done():
             return
-        self._admit()
         self.welcome.set_result(welcome)
-        self._client.welcomed(welcome)
         held, self._held = self._held, []
-        for message, size in held:
-            if self.stage is Stage.READY:
-                self._deliver(message, size)
+        if away is not None:
+            self._client.resumed(welcome)
+        else:
+            self._admit()
+            if terms is not None:
+                self.terms = terms
+                self._ring = Ring(self._hub.limits)
+                self._ring.agree(terms.ring, terms.ring_bytes)
+            self._client.welcomed(welcome)
+        goes_on = away or self
+        for one, size in held:
+            if goes_on.stage is Stage.READY:
+                goes_on._deliver(one, size)
+
+    def _waits_for_return(self, code: int) -> bool:
+        return (
+            self.terms is not None
+            and self.terms.window > 0
+            and comes_back(code)
+            and self._client.comes_back()
+        )
+
+    def _suspended(self, code: int, reason: str) -> None:
+        self._client.suspended(self, code, reason)
+
+    def _kept(self, frame: bytes) -> bool:
+        return True
+
+    def _says_bye(self, bye: Bye) -> None:
+        self.after = bye.after
+
+    def lose(self, code: int, reason: str) -> None:
+        """The session is over, which was suspended."""
+        self._leave(code, reason)
 
     def _solve(self, payload: Any) -> None:
         if self._client.solver is None:

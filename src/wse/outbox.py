@@ -33,6 +33,8 @@ class Outbox:
         "_handed_size",
         "_limits",
         "_size",
+        "_spare",
+        "_spare_bytes",
         "crowded",
     )
 
@@ -42,6 +44,7 @@ class Outbox:
         self._size = 0
         self._handed: list[int] = []
         self._handed_size = 0
+        self._spare = self._spare_bytes = 0
         self._reckon()
         self.crowded = False
         """Whether what waits may be above a bound, so that a `flush` should tell."""
@@ -54,6 +57,20 @@ class Outbox:
         size = self._size = self._size + len(frame)
         self.crowded = count > self._frames_left or size > self._bytes_left
         return count == 1
+
+    def repeat(self, frames: list[bytes]) -> None:
+        """Add frames that were within the bounds before, and are sent again: they do not count."""
+        self._frames.extend(frames)
+        size = sum(len(frame) for frame in frames)
+        self._size += size
+        self._spare, self._spare_bytes = len(frames), size
+        self._handed, self._handed_size = [], 0
+        self._reckon()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the transport has been handed everything."""
+        return not self._frames
 
     @property
     def size(self) -> int:
@@ -78,11 +95,13 @@ class Outbox:
             elif not self._handed:
                 return True
         unwritten = transport.unwritten
+        if not unwritten:
+            self._spare = self._spare_bytes = 0
         messages = len(self._frames) + self._count_handed(unwritten)
         self._reckon()
         return messages <= 1 or (
-            messages <= self._limits.max_unwritten_messages
-            and self._size + unwritten <= self._limits.max_unwritten_bytes
+            messages <= self._limits.max_unwritten_messages + self._spare
+            and self._size + unwritten <= self._limits.max_unwritten_bytes + self._spare_bytes
         )
 
     def clear(self) -> None:
@@ -93,8 +112,9 @@ class Outbox:
 
     def _reckon(self) -> None:
         """How much may wait here, beside what the transport holds."""
-        self._frames_left = self._limits.max_unwritten_messages - len(self._handed)
-        self._bytes_left = self._limits.max_unwritten_bytes - self._handed_size
+        limits = self._limits
+        self._frames_left = limits.max_unwritten_messages + self._spare - len(self._handed)
+        self._bytes_left = limits.max_unwritten_bytes + self._spare_bytes - self._handed_size
 
     def _count_handed(self, unwritten: int) -> int:
         """How many of the frames that the transport was given it has not written whole."""

@@ -13,18 +13,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
+from typing import Protocol as Interface
 
 import msgspec
 
 from .codes import ErrorCode
 from .errors import InvalidPayload, MessageUnreadable, ProtocolViolation
-from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
+from .messages import (
+    Call,
+    Challenge,
+    Event,
+    Failure,
+    Greeting,
+    Hi,
+    Message,
+    Result,
+    Resume,
+    Terms,
+    Welcome,
+)
 
 __all__ = [
     "DEFAULT",
     "MAX_STAMP_LENGTH",
     "RESERVED_PREFIX",
+    "Frame",
+    "JSONCodec",
     "Protocol",
+    "Reader",
     "Types",
     "WseJSON",
     "check_type",
@@ -37,6 +53,8 @@ RESERVED_PREFIX = "~wse:"
 MAX_STAMP_LENGTH = 512
 """Characters; a longer stamp is a protocol violation."""
 
+Reader = Callable[[Any, Any], Message]
+"""From payload and stamp of one of the library's own types to the message."""
 _SUCCESS = {"success": True}
 _FAILED_MESSAGE = "Remote procedure failed"
 
@@ -89,6 +107,8 @@ class Protocol(ABC):
     """The subprotocol offered and selected in the upgrade (RFC 6455 section 1.9): a token."""
     binary: ClassVar[bool] = False
     """Whether messages leave in binary frames instead of text frames. Both are read."""
+    keeps_sessions: ClassVar[bool] = False
+    """Whether it can say what it takes to come back; see `Protocol5`."""
     types: ClassVar[Types] = Types()
 
     def __repr__(self) -> str:
@@ -131,20 +151,35 @@ class Protocol(ABC):
             ValueError: the type is one of the library's own.
             TypeError: it is no `str`, or the payload cannot be encoded.
         """
-        if check_type(type) in self._readers:
-            raise ValueError(f"the message type {type!r} is reserved")
+        self.check(type)
         return self.encode(type, payload, stamp)
 
-    def hi(self, identity: Any, meta: Any) -> bytes:
-        """A client's first message."""
+    def check(self, type: str) -> None:
+        """Whether the application may use this type.
+
+        Raises:
+            ValueError: the type is one of the library's own.
+            TypeError: it is no `str`.
+        """
+        if check_type(type) in self._readers:
+            raise ValueError(f"the message type {type!r} is reserved")
+
+    def call(self, name: str, payload: Any, stamp: str, seconds: float) -> bytes:
+        """A call whose caller waits for so many seconds; raises as `event` does."""
+        return self.event(name, payload, stamp)
+
+    def hi(
+        self, identity: Any, meta: Any, device: str | None = None, resume: Resume | None = None
+    ) -> bytes:
+        """A client's first message. The classic protocol knows neither devices nor sessions."""
         return self.encode(self.types.hi, {"identity": identity, "meta": meta})
 
     def challenge(self, payload: Any) -> bytes:
         """The server's quest, or the client's answer."""
         return self.encode(self.types.challenge, payload)
 
-    def welcome(self, payload: Any) -> bytes:
-        """The server's acceptance."""
+    def welcome(self, payload: Any, terms: Terms | None = None) -> bytes:
+        """The server's acceptance, and where the protocol keeps sessions, the terms of this one."""
         return self.encode(self.types.welcome, payload)
 
     def call_stamp(self, name: str, number: int) -> str:
@@ -159,16 +194,22 @@ class Protocol(ABC):
 
     def failure(self, stamp: str, code: str, details: Any = None) -> bytes:
         """The reply for a code alone, or for an error of the application's with its details."""
-        error: dict[str, Any] = {"code": code}
-        if details is not None:
-            error["details"] = details
-        if code == ErrorCode.RP_EXECUTION_FAILED:
-            error["message"] = _FAILED_MESSAGE
+        error = self.error(code, details)
         if not stamp.startswith(self._call_prefix):
             return self.encode(self.types.response_error, error, stamp)
         if details is not None and code != ErrorCode.RP_EXECUTION_FAILED:
             error["type"] = "wse-error"
         return self.encode(stamp, None, error)
+
+    @staticmethod
+    def error(code: str, details: Any = None) -> dict[str, Any]:
+        """What a failure says."""
+        error: dict[str, Any] = {"code": code}
+        if details is not None:
+            error["details"] = details
+        if code == ErrorCode.RP_EXECUTION_FAILED:
+            error["message"] = _FAILED_MESSAGE
+        return error
 
     # -- in ----------------------------------------------------------------------------------
 
@@ -194,7 +235,7 @@ class Protocol(ABC):
         return self._call_prefix, RESERVED_PREFIX
 
     @cached_property
-    def _readers(self) -> dict[str, Callable[[Any, Any], Message]]:
+    def _readers(self) -> dict[str, Reader]:
         types = self.types
         return {
             types.hi: lambda payload, _: Hi(payload),
@@ -232,17 +273,17 @@ class Protocol(ABC):
             raise ProtocolViolation(message="a stamp that is no short string")
         return Call(type, payload, stamp)
 
-    def read_hi(self, hi: Hi) -> tuple[Any, Any]:
-        """Identity and meta of a hi.
+    def read_hi(self, hi: Hi) -> Greeting:
+        """What a hi says; its meta is {} when it says none.
 
         Raises:
-            ProtocolViolation: its payload is no object.
+            ProtocolViolation: its payload is no object, or cannot be.
         """
         try:
             said = self._hi_payload(hi.payload)
         except Exception as error:
             raise ProtocolViolation(message="a hi without an object payload") from error
-        return said.identity, {} if said.meta is None else said.meta
+        return Greeting(said.identity, {} if said.meta is None else said.meta)
 
     def _read_response(self, payload: Any, stamp: Any) -> Result:
         return Result(stamp if isinstance(stamp, str) else "", payload)
@@ -268,24 +309,32 @@ class Protocol(ABC):
         return Failure(stamp, code, error.details, message)
 
 
+class Frame(Interface):
+    """The members of a message whose payload is not decoded yet."""
+
+    type: str
+    payload: Any
+    stamp: Any
+    milliseconds: Any
+
+
 class _Frame(msgspec.Struct, array_like=True, gc=False):
     type: str
     payload: msgspec.Raw = msgspec.Raw(b"null")
     stamp: Any = None
+    milliseconds: Any = None
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _skip_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class WseJSON(Protocol):
-    """`wse-default-json`: `[type, payload, stamp]`, the protocol of the JavaScript package.
+class JSONCodec:
+    """Messages as JSON.
 
     The payload stays JSON until a handler's own decoder reads it, once, into the type that the
     handler asks for.
     """
-
-    name = "wse-default-json"
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
@@ -293,15 +342,15 @@ class WseJSON(Protocol):
     def pack(self, type: str, payload: Any, stamp: Any) -> bytes:
         return self._encode((type, payload, stamp))
 
-    def unpack(self, data: bytes) -> tuple[str, msgspec.Raw, Any]:
+    def frame(self, data: bytes) -> Frame:
+        """The members of one message."""
         try:
-            frame = _decode_frame(data)
+            return _decode_frame(data)
         except msgspec.ValidationError as error:
             _skip_json(data)  # what is no JSON at all cannot be read
             raise ProtocolViolation(message="a message without a type") from error
         except msgspec.DecodeError:
-            frame = _decode_frame(without_lone_surrogates(data))
-        return frame.type, frame.payload, frame.stamp
+            return _decode_frame(without_lone_surrogates(data))
 
     def decoder(self, kind: Any) -> Callable[[Any], Any]:
         decode = msgspec.json.Decoder(kind).decode
@@ -315,6 +364,16 @@ class WseJSON(Protocol):
                 return decode(without_lone_surrogates(bytes(payload)))
 
         return decode_payload
+
+
+class WseJSON(JSONCodec, Protocol):
+    """`wse-default-json`: `[type, payload, stamp]`, the protocol of the JavaScript package."""
+
+    name = "wse-default-json"
+
+    def unpack(self, data: bytes) -> tuple[str, msgspec.Raw, Any]:
+        frame = self.frame(data)
+        return frame.type, frame.payload, frame.stamp
 
 
 DEFAULT = WseJSON()

@@ -45,16 +45,25 @@ class Registry(Mapping[str, WseIdentity[S]], Generic[S]):
     def __repr__(self) -> str:
         return f"<Registry, {len(self)} users, {len(self.conns)} devices>"
 
-    def seat(self, client: WseIdentity[S], conn: WseConnection[S]) -> list[WseConnection[S]]:
-        """Give a device its seat.
+    def has_seat(self, client: WseIdentity[S] | None, conn: WseConnection[S]) -> bool:
+        """Whether nobody has to go for this device, but itself as it was before."""
+        if client is None or len(client.conns) < self._seats:
+            return True
+        return len(client.conns) == self._seats and client.predecessor(conn) is not None
 
-        Returns:
-            The devices that must go for it, the oldest first.
-        """
+    def seat(self, client: WseIdentity[S], conn: WseConnection[S]) -> None:
+        """Give a device its seat, even if it is one too many."""
         self._clients[client.cid] = client
         client.conns[conn.conn_id] = self.conns[conn.conn_id] = conn
-        surplus = len(client.conns) - self._seats
-        return list(client.conns.values())[:surplus] if surplus > 0 else []
+
+    def surplus(self, client: WseIdentity[S]) -> list[WseConnection[S]]:
+        """The devices that must go: those that are away the longest, then the oldest."""
+        count = len(client.conns) - self._seats
+        if count <= 0:
+            return []
+        conns = list(client.conns.values())
+        away = sorted((one for one in conns if one.is_suspended), key=lambda one: one.away_since)
+        return [*away, *(one for one in conns if not one.is_suspended)][:count]
 
     def unseat(self, client: WseIdentity[S], conn: WseConnection[Any]) -> bool:
         """Take a device's seat away.

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from ssl import SSLContext
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from .admission import Proxies
 from .auth import Identify, S, cid_of
 from .channel import Channel
 from .codes import Reason, check_reason
 from .connection import ServerHub, WseConnection
+from .devices import DeviceInfo
 from .drain import see_off
 from .errors import HandlerFailed, IdentifyMissing, NoSuchClient
 from .gate import Gate
@@ -25,10 +26,13 @@ from .limits import Limits
 from .outbox import Parcel
 from .pings import warn_of_pings
 from .procedures import Procedures
-from .protocol import DEFAULT, Protocol
+from .protocol import Protocol
+from .protocol5 import DEFAULTS
 from .rates import UserRates
+from .recipients import To
 from .registry import Registry
 from .runner import run_until_signal
+from .sessions import Sessions
 from .signals import Emitter
 from .sigterm import drain_at_sigterm
 from .stats import LoopLag, Stats
@@ -53,9 +57,13 @@ class WseServer(Generic[S]):
     Args:
         identify: Says who a connection is: plain or async, takes an `Attempt` and returns
             `attempt.accept(cid, welcome)` or `attempt.refuse()`. None, and any exception, refuses.
-        conn_per_user: How many devices a user may have at once; one more evicts the oldest with
-            `wse.clients-concurrency`.
-        protocols: The protocols spoken, the most preferred first.
+        conn_per_user: How many devices a user may have at once.
+        when_full: What happens to one more: "evict" lets another one go for it, with
+            `wse.clients-concurrency`: the one that is away the longest, else the oldest; "refuse"
+            keeps the newcomer out, with `wse.seats-full`. A device that connects again replaces
+            itself, with `wse.replaced`.
+        protocols: The protocols spoken, the most preferred first; when none are given those of
+            protocol 5, `wse.5.json` and `wse.5.msgpack`, and the one of the JavaScript package.
         limits: What a peer may cost.
         timeout: Seconds that a call to a device waits, unless it says otherwise.
         state: Makes each device's `conn.state` when it is first asked for.
@@ -68,7 +76,8 @@ class WseServer(Generic[S]):
         IdentifyMissing: `identify` cannot be called.
         TypeError: `identify` does not take one argument, or `origins` or `proxies` is of another
             kind.
-        ValueError: `conn_per_user` below 1, two protocols of one name, or an origin that is none.
+        ValueError: `conn_per_user` below 1, an unknown `when_full`, two protocols of one name, or
+            an origin that is none.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class WseServer(Generic[S]):
         identify: Identify,
         *,
         conn_per_user: int = 1,
+        when_full: Literal["evict", "refuse"] = "evict",
         protocols: Sequence[Protocol] = (),
         limits: Limits = Limits(),  # noqa: B008 - frozen
         timeout: float = 30.0,
@@ -88,6 +98,9 @@ class WseServer(Generic[S]):
         check_takes(identify, "(attempt)")
         if proxies is not None and not isinstance(proxies, Proxies):
             raise TypeError('proxies takes a Proxies, such as Proxies("10.0.0.0/8")')
+        if when_full not in ("evict", "refuse"):
+            raise ValueError('when_full is "evict" or "refuse"')
+        self._refuses = when_full == "refuse"
         self.channel = Channel()
         """The messages that devices send: `@server.channel.on("hello")`."""
         self.procedures = Procedures()
@@ -112,14 +125,18 @@ class WseServer(Generic[S]):
         )
         self.include = self._hub.include
         """Take in a module's own `Channel` and `Procedures`, registered without this server."""
-        self._hub.protocols = tuple(protocols) or (DEFAULT,)
+        self._hub.protocols = tuple(protocols) or DEFAULTS
         self._hub.identify = identify
         self._hub.make_state = state
         self._hub.rates = UserRates(limits)
         self._loop_lag = LoopLag()
         self._listeners: set[Listener] = set()
+        self._hub.has_seat = self._has_seat
         self._hub.seat = self._seat
         self._hub.unseat = self._unseat
+        self._hub.sessions = self._sessions = Sessions(limits)
+        self._hub.suspended = self.when.suspended.emit
+        self._hub.resumed = self._resumed
         self._hub.ignored = self.when.ignored
         self._hub.report_error = self.when.error.emit
         self.acceptor: Gate[S] = Gate(self._hub, origins, proxies)
@@ -127,20 +144,40 @@ class WseServer(Generic[S]):
 
     # -- people ------------------------------------------------------------------------------
 
-    def send(self, cid: str | int, type: str, payload: Any = None) -> None:
+    def send(
+        self,
+        cid: str | int,
+        type: str,
+        payload: Any = None,
+        *,
+        to: To | None = None,
+        keep: bool = True,
+    ) -> None:
         """Send a message to every device of a user; never waits. From any thread.
 
         A user who is not here gets nothing.
+
+        Args:
+            cid: The user.
+            type: The message type.
+            payload: Its payload.
+            to: Some of the devices only: `others(conn)`, `newest()` or `device("phone")`.
+            keep: Whether to keep it for devices that are away; see `WseConnection.send`.
 
         Raises:
             TypeError: the payload cannot be encoded.
             ValueError: a type that begins with `~wse:`.
             MessageTooLarge: above `Limits.max_message_bytes`.
         """
-        self._hub.run(self._send, cid_of(cid), self._hub.parcel(type, payload))
+        self._hub.run(self._send, cid_of(cid), self._hub.parcel(type, payload), to, keep)
 
     def broadcast(
-        self, type: str, payload: Any = None, *, but: WseConnection[Any] | str | int | None = None
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        but: WseConnection[Any] | str | int | None = None,
+        keep: bool = True,
     ) -> None:
         """Send a message to every device of everybody; never waits. From any thread.
 
@@ -150,6 +187,7 @@ class WseServer(Generic[S]):
             type: The message type.
             payload: Its payload.
             but: Leave out one device, or one user.
+            keep: Whether to keep it for devices that are away; see `WseConnection.send`.
 
         Raises:
             TypeError: the payload cannot be encoded.
@@ -158,20 +196,31 @@ class WseServer(Generic[S]):
         """
         if but is not None and not isinstance(but, WseConnection):
             but = cid_of(but)
-        self._hub.run(self._broadcast, self._hub.parcel(type, payload), but)
+        self._hub.run(self._broadcast, self._hub.parcel(type, payload), but, keep)
 
     async def call(
-        self, cid: str | int, name: str, payload: Any = None, *, timeout: float | None = None
+        self,
+        cid: str | int,
+        name: str,
+        payload: Any = None,
+        *,
+        timeout: float | None = None,
+        to: To | None = None,
     ) -> Any:
-        """Call a procedure of a user's newest device; see `WseConnection.call`.
+        """Call a procedure of a user's newest device, or of another; see `WseIdentity.call`.
 
         Raises:
-            NoSuchClient: the user is not here.
+            NoSuchClient: the user is not here, or has no such device.
         """
         client = self.clients.get(cid_of(cid))
         if client is None:
             raise NoSuchClient(message="the user is not here")
-        return await client.call(name, payload, timeout=timeout)
+        return await client.call(name, payload, timeout=timeout, to=to)
+
+    async def devices(self, cid: str | int) -> list[DeviceInfo]:
+        """A user's devices, the longest connected first; none of one who is not here."""
+        client = self.clients.get(cid_of(cid))
+        return [] if client is None else [conn.info for conn in client.conns.values()]
 
     def drop_client(self, cid: str | int, reason: str = Reason.BY_SERVER) -> None:
         """Close all devices of a user; one who is not here is left alone. From any thread.
@@ -182,18 +231,18 @@ class WseServer(Generic[S]):
         check_reason(reason)
         self._hub.run(self._drop_client, cid_of(cid), reason)
 
-    def _send(self, cid: str, parcel: Parcel) -> None:
+    def _send(self, cid: str, parcel: Parcel, to: To | None, keep: bool) -> None:
         client = self.clients.get(cid)
         if client is not None:
-            client.deliver(parcel)
+            client.deliver(parcel, to, keep)
 
-    def _broadcast(self, parcel: Parcel, but: WseConnection[Any] | str | None) -> None:
+    def _broadcast(self, parcel: Parcel, but: WseConnection[Any] | str | None, keep: bool) -> None:
         wire, frame = None, b""
         for conn in tuple(self.clients.conns.values()):
             if conn is not but and (but is None or conn.cid != but):
                 if conn.wire != wire:
                     wire, frame = conn.wire, parcel.frame(conn.wire)
-                conn.enqueue(frame)
+                conn.enqueue(frame, keep=keep)
 
     def _drop_client(self, cid: str, reason: str) -> None:
         client = self.clients.get(cid)
@@ -212,10 +261,15 @@ class WseServer(Generic[S]):
             handlers=len(self._hub.tasks),
             waiting_messages=sum(len(conn._desk) for conn in conns),
             queued_bytes=sum(conn.queued_bytes for conn in conns),
+            suspended=len(self._sessions),
+            suspended_bytes=self._sessions.size,
+            kept_messages=sum(conn.kept_messages for conn in conns),
+            kept_bytes=sum(conn.kept_bytes for conn in conns),
             loop_lag_seconds=self._loop_lag.seconds,
             connections=counts.connections,
             refused=dict(counts.refused),
             closed=dict(counts.closed),
+            resumed=counts.resumed,
             messages=counts.messages,
             calls=counts.calls,
             handler_errors=counts.handler_errors,
@@ -223,20 +277,33 @@ class WseServer(Generic[S]):
 
     # -- connections -------------------------------------------------------------------------
 
+    def _has_seat(self, conn: WseConnection[S], cid: str) -> bool:
+        return not self._refuses or self.clients.has_seat(self.clients.get(cid), conn)
+
     def _seat(self, conn: WseConnection[S], cid: str) -> None:
         self.acceptor.identified(conn)
         client = self.clients.get(cid)
         joins = client is None
         if client is None:
             client = WseIdentity(self._hub, cid, conn.meta)
+        before = None if joins else client.predecessor(conn)
         conn.client = client
-        surplus = self.clients.seat(client, conn)
+        self.clients.seat(client, conn)
+        if conn.session:
+            self._sessions.add(conn)
         with self._emitter.together():
             if joins:
                 self.when.joined.emit(client, client.meta)
-            for oldest in surplus:
-                oldest.drop(Reason.CLIENTS_CONCURRENCY)
+            if before is not None:
+                before.drop(Reason.REPLACED)
+            for surplus in self.clients.surplus(client):
+                surplus.drop(Reason.CLIENTS_CONCURRENCY)
             self.when.connected.emit(conn)
+
+    def _resumed(self, conn: WseConnection[S], newcomer: WseConnection[S]) -> None:
+        self.acceptor.identified(newcomer)
+        self._hub.counts.resumed += 1
+        self.when.resumed.emit(conn)
 
     def _unseat(self, conn: WseConnection[S], code: int, reason: str) -> None:
         self.acceptor.left(conn)

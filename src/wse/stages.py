@@ -4,6 +4,7 @@
                               IDENTIFYING --quest--> CHALLENGED --answer--> IDENTIFYING
              READY --drain--> LEAVING
     client   STRANGER --welcome--> READY
+    both     READY --lost--> SUSPENDED --back--> READY, where the protocol keeps sessions
 
 Every stage may become CLOSED, where nothing is heard any more.
 """
@@ -14,7 +15,21 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import get_args
 
-from .messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
+from .messages import (
+    Ack,
+    Bye,
+    Call,
+    Cancel,
+    Challenge,
+    Event,
+    Failure,
+    Hi,
+    Message,
+    Ping,
+    Pong,
+    Result,
+    Welcome,
+)
 
 __all__ = ["CLIENT", "METERED", "SERVER", "Action", "Rules", "Stage"]
 
@@ -28,6 +43,8 @@ class Stage(Enum):
     READY = auto()
     LEAVING = auto()
     """It is sent away once what is at work for it has ended; only answers are heard."""
+    SUSPENDED = auto()
+    """It has no connection for now, and what is sent to it waits."""
     CLOSED = auto()
 
 
@@ -50,6 +67,8 @@ class Action(Enum):
     """Count it, and do what `SERVER` says unless there were too many."""
     HOLD = auto()
     """Keep it until the welcome."""
+    CONTROL = auto()
+    """It is about the session, and does not count."""
 
 
 class Rules:
@@ -81,9 +100,11 @@ class Rules:
         self.hears = hears
 
 
-_DELIVERED: dict[type[Message], Action] = dict.fromkeys(
-    (Event, Call, Result, Failure), Action.DELIVER
-)
+_CONTROLS: dict[type[Message], Action] = dict.fromkeys((Ack, Ping, Pong, Bye), Action.CONTROL)
+_DELIVERED: dict[type[Message], Action] = {
+    **dict.fromkeys((Event, Call, Result, Failure, Cancel), Action.DELIVER),
+    **_CONTROLS,
+}
 _DEAF = Rules(Action.IGNORE, hears=False)
 
 SERVER: Mapping[Stage, Rules] = {
@@ -93,13 +114,17 @@ SERVER: Mapping[Stage, Rules] = {
     Stage.READY: Rules(Action.UNHANDLED, _DELIVERED),
     Stage.LEAVING: Rules(
         Action.IGNORE,
-        {Result: Action.DELIVER, Failure: Action.DELIVER},
+        {Result: Action.DELIVER, Failure: Action.DELIVER, Cancel: Action.DELIVER, **_CONTROLS},
         unreadable=Action.IGNORE,
     ),
+    Stage.SUSPENDED: _DEAF,
     Stage.CLOSED: _DEAF,
 }
 
-METERED: Mapping[Stage, Rules] = {**SERVER, Stage.READY: Rules(Action.METER)}
+METERED: Mapping[Stage, Rules] = {
+    **SERVER,
+    Stage.READY: Rules(Action.METER, {**_CONTROLS, Cancel: Action.DELIVER}),
+}
 """The server's rules where messages are counted."""
 
 CLIENT: Mapping[Stage, Rules] = {
@@ -109,10 +134,10 @@ CLIENT: Mapping[Stage, Rules] = {
             Hi: Action.IGNORE,
             Challenge: Action.SOLVE,
             Welcome: Action.READY,
-            Result: Action.IGNORE,
-            Failure: Action.IGNORE,
+            **dict.fromkeys((Result, Failure, Cancel, Ack, Ping, Pong, Bye), Action.IGNORE),
         },
     ),
     Stage.READY: Rules(Action.UNHANDLED, _DELIVERED),
+    Stage.SUSPENDED: _DEAF,
     Stage.CLOSED: _DEAF,
 }

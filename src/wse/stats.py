@@ -37,6 +37,10 @@ class Stats:
     handlers: int = _now("Asynchronous handlers and identifications at work.")
     waiting_messages: int = _now("Messages that wait for their handlers.")
     queued_bytes: int = _now("Bytes sent that no carrier has written yet.")
+    suspended: int = _now("Devices that are away and may come back.")
+    suspended_bytes: int = _now("What these cost, as Limits.max_suspended_bytes counts it.")
+    kept_messages: int = _now("Messages sent that no device has acknowledged, where it can.")
+    kept_bytes: int = _now("Their bytes, each counted for each device.")
     loop_lag_seconds: float = _now(
         "The longest that the loop was late in the last 10 to 20 seconds, while it listens."
     )
@@ -49,6 +53,7 @@ class Stats:
         "reasons of the application and of peers are `other`.",
         "reason",
     )
+    resumed: int = _since("Times that a device came back to its session.")
     messages: int = _since("Messages that devices sent, but for calls and answers.")
     calls: int = _since("Calls that devices made.")
     handler_errors: int = _since("Functions of the application that raised.")
@@ -76,12 +81,21 @@ def _exposed(name: str, metadata: Mapping[str, str], stats: Stats) -> list[str]:
 class Counts:
     """What has happened at a server, counted on the way."""
 
-    __slots__ = ("calls", "closed", "connections", "handler_errors", "messages", "refused")
+    __slots__ = (
+        "calls",
+        "closed",
+        "connections",
+        "handler_errors",
+        "messages",
+        "refused",
+        "resumed",
+    )
 
     def __init__(self) -> None:
         self.connections = 0
         self.refused: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
+        self.resumed = 0
         self.messages = 0
         self.calls = 0
         self.handler_errors = 0

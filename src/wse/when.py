@@ -34,6 +34,12 @@ class ServerSignals(Generic[S]):
             emitter, "disconnected", "(conn, code, reason)"
         )
         """`(conn, code, reason)`: a device has gone; once for each `connected`."""
+        self.suspended: Signal[[WseConnection[S], int, str]] = Signal(
+            emitter, "suspended", "(conn, code, reason)"
+        )
+        """`(conn, code, reason)`: the connection of a device is lost, and its session waits."""
+        self.resumed: Signal[[WseConnection[S]]] = Signal(emitter, "resumed", "(conn)")
+        """`(conn)`: the device is back, and has missed nothing."""
         self.ignored: Signal[[WseConnection[S], str, Any]] = Signal(
             emitter, "ignored", "(conn, type, payload)", peer_of=lambda conn, *_: conn
         )
@@ -54,6 +60,13 @@ class ClientSignals:
         """`(welcome)`: welcomed. Remembered: a handler added later is told the last one."""
         self.closed: Signal[[int, str]] = Signal(emitter, "closed", "(code, reason)")
         """`(code, reason)`: a WebSocket that was open has ended."""
+        self.suspended: Signal[[int, str]] = Signal(emitter, "suspended", "(code, reason)")
+        """`(code, reason)`: the connection is lost, and the session waits for the next one."""
+        self.resumed: Signal[[Any]] = Signal(emitter, "resumed", "(welcome)")
+        """`(welcome)`: back, and nothing is missing on either side."""
+        self.lost: Signal[[int]] = Signal(emitter, "lost", "(count)")
+        """`(count)`: a session is over that was suspended. So many messages were sent of which
+        nobody knows whether they came; what the server sent meanwhile is lost."""
         self.updated: Signal[[Status]] = Signal(emitter, "updated", "(status)", remembered=True)
         """`(status)`: `client.status` changed. Remembered, as `ready` is."""
         self.ignored: Signal[[str, Any]] = Signal(

@@ -121,7 +121,7 @@ class Talk:
     """
 
     def __init__(self, console: Console, url: str, *, interactive: bool, **options: Any) -> None:
-        self.client = WseClient(url, protocol=_Overhearing(self._called), **options)
+        self.client = WseClient(url, protocols=[_Overhearing(self._called)], **options)
         self._console = console
         self._interactive = interactive
         self._calls: set[asyncio.Task[None]] = set()

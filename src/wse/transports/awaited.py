@@ -59,12 +59,15 @@ class AwaitedTransport(Transport):
         limits: Bounds on messages, and the time a close may take.
     """
 
+    pings = False
+
     def __init__(self, limits: Limits) -> None:
         self.max_message_bytes = limits.max_message_bytes
         self._close_timeout = limits.close_timeout
         self._most_patient = _MOST_PATIENT * limits.max_unwritten_bytes
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver
+        self._heard = self._loop.time()
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._leaving: deque[Frame | End] = deque()
@@ -136,6 +139,13 @@ class AwaitedTransport(Transport):
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
 
+    def hand_over(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    @property
+    def heard(self) -> float:
+        return self._heard
+
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
         return _binary if binary else _text
 
@@ -201,6 +211,7 @@ class AwaitedTransport(Transport):
                 self._take(message)
 
     def _take(self, message: str | bytes) -> None:
+        self._heard = self._loop.time()
         text = isinstance(message, str)
         data = message.encode(errors="replace") if isinstance(message, str) else message
         if len(data) <= self.max_message_bytes:

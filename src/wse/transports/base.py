@@ -18,6 +18,7 @@ from ..errors import ConnectionFailed
 from ..limits import Limits
 
 __all__ = [
+    "NOWHERE",
     "NO_WEBSOCKET",
     "Acceptor",
     "Dialer",
@@ -66,9 +67,21 @@ class Transport(ABC):
     max_message_bytes: int
     """The bound on messages that come; the receiver raises it once it knows the peer."""
 
+    pings = True
+    """Whether the carrier itself asks a silent peer for a sign of life (RFC 6455 section 5.5.2)."""
+
     @abstractmethod
     def start(self, receiver: Receiver) -> None:
         """Deliver to this receiver from now on, what came already first."""
+
+    @abstractmethod
+    def hand_over(self, receiver: Receiver) -> None:
+        """Deliver to another receiver from now on; after `start`."""
+
+    @property
+    @abstractmethod
+    def heard(self) -> float:
+        """The loop's time when the last sign of life came from the peer."""
 
     @abstractmethod
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
@@ -109,6 +122,48 @@ class Transport(ABC):
     @abstractmethod
     def when_closed(self, tell: Callable[[Transport], object]) -> None:
         """Tell of this transport once nothing of it is left; now, when that is so already."""
+
+
+class _Nowhere(Transport):
+    """The transport of a session whose connection is lost."""
+
+    max_message_bytes = 0
+    heard = 0.0
+    unwritten = 0
+
+    def start(self, receiver: Receiver) -> None:
+        raise NotImplementedError
+
+    def hand_over(self, receiver: Receiver) -> None:
+        raise NotImplementedError
+
+    def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
+        raise NotImplementedError
+
+    def write(self, frames: list[bytes]) -> None:
+        pass
+
+    def close(self, code: int, reason: str) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    async def wait_closed(self) -> None:
+        pass
+
+    def when_closed(self, tell: Callable[[Transport], object]) -> None:
+        tell(self)
+
+
+NOWHERE: Transport = _Nowhere()
+"""Where nothing comes from and what is written is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,9 +314,12 @@ class Dialer(Protocol):
     """How a client reaches a server."""
 
     async def __call__(
-        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
-    ) -> Transport:
+        self, url: str, *, subprotocols: Sequence[str], headers: Mapping[str, str], limits: Limits
+    ) -> tuple[Transport, str | None]:
         """Open a connection, not started yet. May be cancelled, and leaves nothing then.
+
+        Returns:
+            The connection, and which of the subprotocols the server has selected.
 
         Raises:
             ConnectionFailed: it could not be opened.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ..codes import CloseCode, Reason
@@ -50,11 +50,19 @@ class MemoryTransport(Transport):
         self._has_stopped = False
         self._ended = False
         self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
         self._gone = self._loop.create_future()
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._schedule()
+
+    def hand_over(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    @property
+    def heard(self) -> float:
+        return self._heard
 
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
         return _Binary if binary else _text
@@ -128,12 +136,13 @@ class MemoryTransport(Transport):
 
     def _arrive(self) -> None:
         self._scheduled = False
-        receiver = self._receiver
-        assert receiver is not None
         while self._arriving and not (self._paused or self.stalled):
+            receiver = self._receiver
+            assert receiver is not None
             data = self._arriving.popleft()
             if self._ended:
                 continue
+            self._heard = self._loop.time()
             if isinstance(data, tuple):
                 receiver.flush()
                 if not self._ended:
@@ -173,8 +182,8 @@ class MemoryDialer:
         """While false, no connection can be opened."""
 
     async def __call__(
-        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
-    ) -> Transport:
+        self, url: str, *, subprotocols: Sequence[str], headers: Mapping[str, str], limits: Limits
+    ) -> tuple[Transport, str | None]:
         if not self.reachable:
             raise ConnectionFailed(message="unreachable")
         parts = urlsplit(url)
@@ -190,5 +199,6 @@ class MemoryDialer:
             raise refused(refusal.status, refusal.retry_after or 0.0)
         ours, theirs = pair(limits)
         self.last = ours
-        self._acceptor.open(theirs, handshake, self._acceptor.select([subprotocol]))
-        return ours
+        subprotocol = self._acceptor.select(subprotocols)
+        self._acceptor.open(theirs, handshake, subprotocol)
+        return ours, subprotocol

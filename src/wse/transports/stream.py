@@ -109,11 +109,16 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
             self._lane.closing = True
             receiver.lost(CloseCode.ABNORMAL, Reason.NO_REASON)
 
+    def hand_over(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.deliver = receiver.receive
+
+    @property
+    def heard(self) -> float:
+        return self._heartbeat.heard
+
     def framing(self, *, binary: bool) -> Callable[[bytes], bytes]:
-        frame = frame_binary if binary else frame_text
-        if self._extensions or self._side is Side.SERVER:
-            return frame
-        return lambda data: masked(frame(data))
+        return frame_binary if binary else frame_text
 
     def _extended(self, frame: bytes) -> bytes:
         mask = self._side is Side.CLIENT
@@ -124,6 +129,8 @@ class StreamTransport(asyncio.BufferedProtocol, Transport):
         if not self._lane.closing:
             if self._extensions:  # only now: a broadcast is written over many turns
                 frames = [self._extended(frame) for frame in frames]
+            elif self._side is Side.CLIENT:  # each time anew: a frame may be sent again (5.3)
+                frames = [masked(frame) for frame in frames]
             self._say(frames[0] if len(frames) == 1 else b"".join(frames))
 
     @property

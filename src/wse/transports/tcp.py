@@ -367,7 +367,8 @@ class _Opening(asyncio.BufferedProtocol):
         self._memory = read_buffer(limits.max_upgrade_bytes)
         self._head: bytearray | None = bytearray()
         self._stream: asyncio.Transport
-        self.opened: asyncio.Future[StreamTransport] = asyncio.get_running_loop().create_future()
+        self.opened: asyncio.Future[tuple[StreamTransport, str | None]]
+        self.opened = asyncio.get_running_loop().create_future()
         self.opened.add_done_callback(lambda _: let_go(http))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -400,7 +401,7 @@ class _Opening(asyncio.BufferedProtocol):
                     self._stream, Side.CLIENT, self._limits, self._http.extensions
                 )
                 transport.preload(data)
-                self.opened.set_result(transport)
+                self.opened.set_result((transport, self._http.subprotocol))
                 return
             self._http.receive_data(data)
         self._check()
@@ -461,12 +462,12 @@ class TcpDialer:
         self._compression = compression
 
     async def __call__(
-        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
-    ) -> Transport:
+        self, url: str, *, subprotocols: Sequence[str], headers: Mapping[str, str], limits: Limits
+    ) -> tuple[Transport, str | None]:
         uri = parse_uri(url)
         http = ClientProtocol(
             uri,
-            subprotocols=[Subprotocol(subprotocol)],
+            subprotocols=[Subprotocol(name) for name in subprotocols],
             extensions=[_DEFLATE_AT_CLIENT] if self._compression else None,
             logger=library_logger,
         )
