@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any, Self, TypeVar
 
@@ -44,6 +45,16 @@ F = TypeVar("F", bound=Callable[[Any], Any])
 logger = logging.getLogger("wse.client")
 
 _LONGEST_NAME = 128
+
+
+@dataclass(slots=True)
+class _Absence:
+    """A session whose connection is lost, and that may go on."""
+
+    link: Link
+    end: tuple[int, str]
+    """How the last connection ended; nobody was told."""
+    timer: asyncio.TimerHandle
 
 
 class WseClient:
@@ -137,14 +148,10 @@ class WseClient:
         self._hub.ignored = self.when.ignored
         self._hub.report_error = self.when.error.emit
         self._changed = asyncio.Event()
-        self._identity: Any = None
-        self._meta: Any = None
+        self._who: tuple[Any, Any] = (None, None)
+        """Identity and meta."""
         self._link: Link | None = None
-        self._away: Link | None = None
-        """The one whose connection is lost, and whose session may go on."""
-        self._away_timer: asyncio.TimerHandle | None = None
-        self._end = (0, "")
-        """How the last connection ended, where it was not told."""
+        self._absence: _Absence | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._work: asyncio.Task[Any] | None = None
         self._ready_since = 0.0
@@ -181,8 +188,7 @@ class WseClient:
         """
         if self._work is not None or self.status not in (Status.IDLE, Status.OFFLINE):
             raise AlreadyConnected(message=f"the client is {self.status}")
-        self._identity = identity
-        self._meta = {} if meta is None else meta
+        self._who = identity, {} if meta is None else meta
         return await self._begin(Status.CONNECTING)
 
     async def jump(self, url: str) -> Any:
@@ -280,10 +286,10 @@ class WseClient:
         return await self._ready_link()._call(name, payload, timeout)
 
     def _ready_link(self) -> Link:
-        if self._away is not None:
-            if self._away.is_full:
+        if self._absence is not None:
+            if self._absence.link.is_full:
                 raise OutboxFull
-            return self._away
+            return self._absence.link
         link = self._link
         if link is None or link.stage is not Stage.READY:
             raise NotConnected(message=f"the client is {self.status}: await connect() first")
@@ -303,7 +309,7 @@ class WseClient:
         if work is not None:
             work.cancel()
         link, self._link = self._link, None
-        was_away = self._lose_session(code, reason)
+        was_away = self._lose_session()
         if link is not None:
             link.end(code, reason)
         if link is not None or was_away:
@@ -390,8 +396,9 @@ class WseClient:
             self._work = None
             with self._emitter.together():
                 self.when.error.emit(error)
-                if self._lose_session(*self._end):
-                    self.when.closed.emit(*self._end)
+                if (absence := self._absence) is not None:
+                    self._lose_session()
+                    self.when.closed.emit(*absence.end)
                 self._set(Status.OFFLINE)
         finally:
             if self._work is asyncio.current_task():
@@ -416,7 +423,7 @@ class WseClient:
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                identity = self._identity
+                identity, meta = self._who
                 if callable(identity):
                     identity = identity()
                     if is_awaitable(identity):
@@ -434,10 +441,10 @@ class WseClient:
                     self.when.connected.emit()
                     if self._link is not link:  # a handler has closed, or jumped
                         await asyncio.sleep(0)  # where this task is cancelled
-                    away = self._away
+                    away = None if self._absence is None else self._absence.link
                     if away is not None and away.wire != link.wire:
                         away = None
-                    link.greet(identity, self._meta, self.device, away)
+                    link.greet(identity, meta, self.device, away)
                     return await link.welcome
                 except BaseException:
                     link.welcome.cancel()
@@ -451,15 +458,15 @@ class WseClient:
     def _claim(self, link: Link, terms: Terms) -> Link | None:
         """A server welcomes this link: the session that waits goes on with it, or is over."""
         self.device = terms.device
-        away = self._away
+        absence = self._absence
         if terms.resumed:
-            if away is None or away.terms is None or away.terms.session != terms.session:
+            if absence is None or absence.link.session != terms.session:
                 raise ProtocolViolation(message="nobody asked for this session")
-            if away.goes_on(link, terms):
-                self._link, self._away = away, None
-                self._stop_clock()
-                return away
-        self._lose_session(*self._end)
+            if absence.link.goes_on(link, terms):
+                absence.timer.cancel()
+                self._link, self._absence = absence.link, None
+                return absence.link
+        self._lose_session()
         if terms.resumed:
             link.fail(ConnectionFailed(message="more was lost than is kept"))
         return None
@@ -479,28 +486,22 @@ class WseClient:
 
     def _suspended(self, link: Link, code: int, reason: str) -> None:
         assert link.terms is not None
-        loop = asyncio.get_running_loop()
-        self._link, self._away, self._end = None, link, (code, reason)
-        self._away_timer = loop.call_later(link.terms.window, self._lose_session, code, reason)
+        timer = asyncio.get_running_loop().call_later(link.terms.window, self._lose_session)
+        self._link, self._absence = None, _Absence(link, (code, reason), timer)
         with self._emitter.together():
             self.when.suspended.emit(code, reason)
             self._come_back(link.after)
 
-    def _lose_session(self, code: int, reason: str) -> bool:
+    def _lose_session(self) -> bool:
         """The session that waits is over; whether there was one."""
-        away, self._away = self._away, None
-        if away is None:
+        absence, self._absence = self._absence, None
+        if absence is None:
             return False
-        self._stop_clock()
-        count = away.unacked
-        away.lose(code, reason)
+        absence.timer.cancel()
+        count = absence.link.unacked
+        absence.link.lose(*absence.end)
         self.when.lost.emit(count)
         return True
-
-    def _stop_clock(self) -> None:
-        if self._away_timer is not None:
-            self._away_timer.cancel()
-            self._away_timer = None
 
     def _lost(self, link: Link, code: int, reason: str) -> None:
         leaving = asyncio.get_running_loop().create_task(link.wait_closed())
@@ -509,8 +510,8 @@ class WseClient:
         if link is not self._link:
             return
         self._link = None
-        if self._away is not None:  # an attempt to come back
-            self._end = code, reason
+        if self._absence is not None:  # this was an attempt to come back
+            self._absence.end = code, reason
             return
         with self._emitter.together():
             self._tell_closed(code, reason)

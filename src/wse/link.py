@@ -100,6 +100,11 @@ class Link(Endpoint):
         return Resume(self.terms.session, self._ring.received)
 
     @property
+    def session(self) -> str:
+        """Names its session; "" without one."""
+        return "" if self.terms is None else self.terms.session
+
+    @property
     def unacked(self) -> int:
         """Messages that were sent and of which nobody knows whether they came."""
         return 0 if self._ring is None else self._ring.unacked
