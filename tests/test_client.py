@@ -51,7 +51,10 @@ def identify(attempt: Attempt) -> Decision:
 
 
 def make_server(**options: Any) -> WseServer[Any]:
-    return WseServer(identify, **{"conn_per_user": 3, **options})
+    """One whose sessions end with their connections, unless the options say otherwise."""
+    return WseServer(
+        identify, **{"conn_per_user": 3, "limits": Limits(session_window=None), **options}
+    )
 
 
 def record_events(client: WseClient) -> list[str]:

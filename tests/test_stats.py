@@ -165,7 +165,7 @@ def test_ends_are_told_apart_by_what_nobody_makes_up() -> None:
 )
 @testing.virtual_time
 async def test_a_peer_cannot_forge_the_librarys_reasons(code: int, reason: str, told: str) -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         alice = await network.connect("alice")
         assert alice.client._link is not None
@@ -210,12 +210,17 @@ def test_the_page_for_prometheus_is_read_by_its_own_parser() -> None:
         ("wse_handlers",): 4,
         ("wse_waiting_messages",): 5,
         ("wse_queued_bytes",): 6,
+        ("wse_suspended",): 1,
+        ("wse_suspended_bytes",): 4200,
+        ("wse_kept_messages",): 3,
+        ("wse_kept_bytes",): 104,
         ("wse_loop_lag_seconds",): 0.0625,
         ("wse_connections_total",): 7,
         ("wse_refused_total", "origin"): 8,
         ("wse_refused_total", "strangers"): 9,
         ("wse_closed_total", "wse.by-client"): 10,
         ("wse_closed_total", "1006"): 11,
+        ("wse_resumed_total",): 2,
         ("wse_messages_total",): 12,
         ("wse_calls_total",): 13,
         ("wse_handler_errors_total",): 14,
