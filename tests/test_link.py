@@ -29,8 +29,7 @@ from wse.transports.memory import MemoryDialer
 
 
 class ScriptedServer:
-    """Takes connections, notes what they say, and says what the test wants: the classic protocol.
-    """
+    """Takes connections, notes what they say, and says what the test wants, in the classic way."""
 
     limits = Limits()
 
