@@ -222,7 +222,7 @@ async def test_what_does_not_end_in_time_is_ended() -> None:
 
 @testing.virtual_time
 async def test_who_has_gone_cannot_be_asked_who_is_leaving_can() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         alice, bob = await network.connect("alice"), await network.connect("bob")
         bob.client.register("where", lambda _: "still here")
@@ -274,7 +274,7 @@ async def test_a_handler_that_awaits_the_drain_keeps_its_own_device_until_its_en
 
 @testing.virtual_time
 async def test_another_close_ends_a_drain() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         for number in range(10):
             await network.connect(f"user {number}")
@@ -289,7 +289,7 @@ async def test_another_close_ends_a_drain() -> None:
 
 @testing.virtual_time
 async def test_a_drain_that_is_cancelled_leaves_the_others() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         for number in range(10):
             await network.connect(f"user {number}")
