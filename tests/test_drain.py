@@ -81,6 +81,19 @@ async def test_a_drain_is_over_when_everybody_is_gone() -> None:
 
 
 @testing.virtual_time
+async def test_a_drain_waits_for_nobody_who_is_away() -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        devices = [await network.connect(cid, reconnect=True) for cid in ("alice", "bob", "carol")]
+        for device in devices:
+            device.unplug()
+        began = now()
+        await server.close(drain=60)
+        assert now() - began < 0.1
+        assert len(server.clients) == 0
+
+
+@testing.virtual_time
 async def test_nobody_is_let_in_and_strangers_go_at_once() -> None:
     server = make_server()
     async with testing.Network(server) as network:
