@@ -223,6 +223,7 @@ def test_a_hi_without_a_payload() -> None:
         ('["nothing",null,null]', Event, None),
         ('["nothing"]', Event, None),
         ('["more",1,null,{"a":1},[2]]', Event, 1),
+        ('["more",1,null,1e999]', Event, 1),
         (' [ "spaces" , 1 ] ', Event, 1),
         ('["",0]', Event, 0),
         ('["~wse:unknown",1]', Event, 1),
