@@ -303,7 +303,11 @@ async def test_an_answer_of_an_earlier_connection_does_not_end_a_call_of_the_nex
     carrier: str, caller: str
 ) -> None:
     """Both calls have the same stamp, for each connection counts from one."""
-    server, procedure, left = make_server(), Stubborn(), asyncio.Event()
+    server, procedure, left = (
+        make_server(limits=Limits(session_window=None)),
+        Stubborn(),
+        asyncio.Event(),
+    )
     server.register("slow", procedure)
     server.when.left(lambda *_: left.set())
     async with reached(carrier, server.acceptor) as (url, dial):
