@@ -25,6 +25,7 @@ from wse import (
     WseClient,
     WseConnection,
     WseError,
+    WseJSON,
     WseServer,
     testing,
 )
@@ -391,7 +392,7 @@ async def test_strays_between_two_of_our_ends_start_no_conversation(
     server = make_server()
     server.register("broken", broken)
     async with reached(carrier, server.acceptor) as (url, dial):
-        async with WseClient(url, dial=dial) as client:
+        async with WseClient(url, dial=dial, protocols=[WseJSON()]) as client:
             client.register("add", add)
             client.register("broken", broken)
             reports = [reports_of(server), reports_of(client)]
