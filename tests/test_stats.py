@@ -112,6 +112,26 @@ async def test_what_waits() -> None:
 
 
 @testing.virtual_time
+async def test_who_is_away_what_is_kept_and_who_came_back() -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        alice = await network.connect("alice", reconnect=True)
+        alice.unplug()
+        await testing.settle()
+        server.send("alice", "news", "x" * 1000)
+        stats, size = server.stats(), len('["news","",null]') + 1000
+        assert (stats.suspended, stats.suspended_bytes) == (1, 4096 + size)
+        assert (stats.kept_messages, stats.kept_bytes) == (1, size)
+        assert (stats.devices, stats.resumed, stats.closed) == (1, 0, {})
+        alice.plug_in()
+        assert await alice.next("news", timeout=60) == "x" * 1000
+        await testing.pass_time(1)
+        stats = server.stats()
+        assert (stats.suspended, stats.suspended_bytes, stats.resumed) == (0, 0, 1)
+        assert (stats.kept_messages, stats.kept_bytes) == (0, 0)
+
+
+@testing.virtual_time
 async def test_who_was_refused_and_why() -> None:
     server = make_server(limits=Limits(max_strangers=1, max_connections_per_address=1))
     async with testing.Network(server) as network:
