@@ -47,6 +47,7 @@ from wse import (
     WseConnection,
     WseError,
     WseIdentity,
+    WseJSON,
     WseServer,
     testing,
 )
@@ -130,7 +131,9 @@ class Application:
 
     def invite(self, plan: Plan, *, comes_back: bool) -> Visitor:
         """A new device."""
-        device = self.network.device(reconnect=comes_back, timeout=15, backoff=Punctual())
+        device = self.network.device(
+            reconnect=comes_back, timeout=15, backoff=Punctual(), protocols=[WseJSON()]
+        )
         visitor = Visitor(len(self.visitors), device, plan)
         self.visitors.append(visitor)
         self._listen_at(visitor)

@@ -36,6 +36,7 @@ from wse import (
     Status,
     WseClient,
     WseError,
+    WseJSON,
     WseServer,
     testing,
 )
@@ -51,7 +52,10 @@ def identify(attempt: Attempt) -> Decision:
 
 
 def make_server(**options: Any) -> WseServer[Any]:
-    return WseServer(identify, **{"conn_per_user": 3, **options})
+    """One whose sessions end with their connections, unless the options say otherwise."""
+    return WseServer(
+        identify, **{"conn_per_user": 3, "limits": Limits(session_window=None), **options}
+    )
 
 
 def record_events(client: WseClient) -> list[str]:
@@ -647,7 +651,7 @@ async def test_an_attempt_to_come_back_that_takes_too_long_is_followed_by_anothe
             await asyncio.Event().wait()
         return attempt.accept("alice", len(attempts))
 
-    server = WseServer(identify)
+    server = WseServer(identify, limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         device = await network.connect("key", reconnect=True, timeout=3)
         told = record_events(device.client)
@@ -969,7 +973,7 @@ async def test_headers_are_sent() -> None:
     assert requests[0].startswith("GET /path?a=1 HTTP/1.1\r\n")
     assert "\r\nAuthorization: Bearer t\r\n" in requests[0]
     assert "\r\nX-App: demo\r\n" in requests[0]
-    assert "\r\nSec-WebSocket-Protocol: wse-default-json\r\n" in requests[0]
+    assert "\r\nSec-WebSocket-Protocol: wse.5.json, wse-default-json\r\n" in requests[0]
 
 
 @real_time
@@ -1162,7 +1166,8 @@ async def test_talking_while_not_ready() -> None:
             await client.call("add", 1)
         return caught.value.code == "wse.client.not-ready"
 
-    async with testing.Network(WseServer(identify)) as network:
+    server = WseServer(identify, limits=Limits(session_window=None))
+    async with testing.Network(server) as network:
         device = network.device(reconnect=True)
         client = device.client
         assert await refuses_to_talk(client)
@@ -1204,7 +1209,8 @@ async def test_sending_refuses_what_cannot_be_sent() -> None:
     ignored: list[Any] = []
     server.when.ignored(lambda _, *message: ignored.append(message))
     async with testing.Network(server) as network:
-        device = await network.connect("key", limits=Limits(max_message_bytes=200))
+        limits = Limits(max_message_bytes=200)  # too few for the welcome of protocol 5
+        device = await network.connect("key", limits=limits, protocols=[WseJSON()])
         with pytest.raises(ValueError, match="reserved"):
             device.send("~wse:hi")
         with pytest.raises(TypeError):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wse import CloseCode, ErrorCode, Reason, Status
-from wse.codes import comes_back
+from wse.codes import comes_back, suspends
 
 # As the wire has them; the library's own follow.
 WIRE_ERRORS = {
@@ -25,6 +25,7 @@ WIRE_ERRORS = {
     "MESSAGE_PROCESSING_ERROR": "wse.server.msg-processing-error",
 }
 OWN_ERRORS = {
+    "OUTBOX_FULL": "wse.client.outbox-full",
     "SOLVER_MISSING": "wse.client.solver-missing",
     "CHALLENGE_ROUNDS": "wse.server.auth.challenge-rounds",
     "INVALID_PAYLOAD": "wse.invalid-payload",
@@ -40,6 +41,8 @@ WIRE_REASONS = {
     "jump": 4000,
 }
 OWN_REASONS = {
+    "wse.replaced": 1000,
+    "wse.seats-full": 1000,
     "wse.server-closing": 1012,
     "wse.authentication-timeout": 1013,
     "wse.heartbeat-lost": 1006,
@@ -49,7 +52,7 @@ OWN_REASONS = {
 }
 
 
-def test_error_codes_are_those_of_the_wire_and_four_more() -> None:
+def test_error_codes_are_those_of_the_wire_and_five_more() -> None:
     assert {code.name: code.value for code in ErrorCode} == WIRE_ERRORS | OWN_ERRORS
 
 
@@ -72,6 +75,11 @@ def test_close_codes_are_those_of_rfc_6455_and_one_more() -> None:
 @pytest.mark.parametrize("code", [*CloseCode, 1004, 1010, 1015, 3000, 4001, 4999])
 def test_a_client_comes_back_after_the_codes_of_the_wire_and_after_no_other(code: int) -> None:
     assert comes_back(code) == (code in {1005, 1006, 1011, 1012, 1013, 1014, 4000})
+
+
+@pytest.mark.parametrize("code", [*CloseCode, 1004, 1010, 1015, 3000, 4001, 4999])
+def test_a_session_outlasts_a_connection_that_was_lost_and_a_page_that_goes(code: int) -> None:
+    assert suspends(code) == (code in {1001, 1005, 1006, 1011, 1012, 1013, 1014})
 
 
 def test_states_of_a_client() -> None:

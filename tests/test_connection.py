@@ -26,6 +26,7 @@ from wse import (
     WseClient,
     WseConnection,
     WseError,
+    WseJSON,
     WseServer,
     testing,
 )
@@ -246,7 +247,7 @@ async def test_send_reaches_this_device_only_and_in_order() -> None:
 async def test_send_refuses_what_cannot_be_sent() -> None:
     server = make_server(limits=Limits(max_message_bytes=200))
     async with testing.Network(server) as network:
-        device = await network.connect("alice")
+        device = await network.connect("alice", protocols=[WseJSON()])
         conn = only_conn(server)
         with pytest.raises(ValueError, match="reserved"):
             conn.send("~wse:welcome")
@@ -507,7 +508,7 @@ async def test_a_call_may_be_cancelled() -> None:
 )
 @testing.virtual_time
 async def test_a_call_ends_with_its_connection(end: Callable[[Any, Any], None]) -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         device = await network.connect("alice")
         device.client.register("never", lambda _: asyncio.sleep(1000))
@@ -619,7 +620,7 @@ async def test_a_reason_must_fit_a_close_frame() -> None:
 
 @testing.virtual_time
 async def test_a_torn_connection_ends_with_1006() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     events = record_events(server)
     async with testing.Network(server) as network:
         device = await network.connect("alice", 1)
@@ -682,7 +683,7 @@ async def test_a_drop_in_disconnected_and_left_changes_nothing() -> None:
 
 @testing.virtual_time
 async def test_its_handlers_are_cancelled_when_it_leaves() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     outcome: list[str] = []
 
     @server.channel.on("work")

@@ -54,10 +54,10 @@ server → alice/laptop result {"percent":80}
 server • alice/phone disconnected: 1000 wse.clients-concurrency
 server • alice/tablet connected
 7 A torn connection
-server • bob left: 1006
+server • bob/desk suspended: 1006
 server • stranger holds the key of bob
-server • bob joined
-server → bob/desk note "good to have you back"
+server • bob/desk resumed
+server → bob/desk note "while you were away"
 """
 
 
@@ -224,7 +224,7 @@ def leave_the_cable(monkeypatch: pytest.MonkeyPatch) -> None:
         (broadcast_twice, "nobody expected this: server → alice/phone said"),
         (send_to_nobody, 'did not happen: server → alice/phone note "for alice"'),
         (believe_everybody, "did not happen: mallory/pc • server closed: 1000 wse.not-authorized"),
-        (leave_the_cable, "did not happen: bob/desk • server closed: 1006"),
+        (leave_the_cable, "did not happen: bob/desk • server suspended: 1006"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -81,6 +81,19 @@ async def test_a_drain_is_over_when_everybody_is_gone() -> None:
 
 
 @testing.virtual_time
+async def test_a_drain_waits_for_nobody_who_is_away() -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        devices = [await network.connect(cid, reconnect=True) for cid in ("alice", "bob", "carol")]
+        for device in devices:
+            device.unplug()
+        began = now()
+        await server.close(drain=60)
+        assert now() - began < 0.1
+        assert len(server.clients) == 0
+
+
+@testing.virtual_time
 async def test_nobody_is_let_in_and_strangers_go_at_once() -> None:
     server = make_server()
     async with testing.Network(server) as network:
@@ -222,7 +235,7 @@ async def test_what_does_not_end_in_time_is_ended() -> None:
 
 @testing.virtual_time
 async def test_who_has_gone_cannot_be_asked_who_is_leaving_can() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         alice, bob = await network.connect("alice"), await network.connect("bob")
         bob.client.register("where", lambda _: "still here")
@@ -274,7 +287,7 @@ async def test_a_handler_that_awaits_the_drain_keeps_its_own_device_until_its_en
 
 @testing.virtual_time
 async def test_another_close_ends_a_drain() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         for number in range(10):
             await network.connect(f"user {number}")
@@ -289,7 +302,7 @@ async def test_another_close_ends_a_drain() -> None:
 
 @testing.virtual_time
 async def test_a_drain_that_is_cancelled_leaves_the_others() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         for number in range(10):
             await network.connect(f"user {number}")

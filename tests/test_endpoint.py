@@ -432,7 +432,7 @@ async def test_a_timeout_is_positive(timeout: float) -> None:
 
 @testing.virtual_time
 async def test_names_that_cannot_be_called() -> None:
-    async with connected(make_server()) as (_, alice):
+    async with connected(make_server(), protocols=[WseJSON()]) as (_, alice):
         with pytest.raises(ValueError, match="reserved"):
             await alice.call("~wse:hi")
         with pytest.raises(TypeError, match="int"):
@@ -517,7 +517,7 @@ async def test_calls_end_with_their_connection() -> None:
     async def never(*_: Any) -> None:
         await asyncio.get_running_loop().create_future()
 
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     server.register("never", never)
     async with connected(server) as (_, alice):
         alice.client.register("never", never)
@@ -994,7 +994,7 @@ async def test_an_inbox_full_of_bytes_pauses_reading_too() -> None:
 async def test_handlers_are_cancelled_when_their_device_leaves_and_those_of_others_are_not() -> (
     None
 ):
-    server, ended = make_server(), list[str]()
+    server, ended = make_server(limits=Limits(session_window=None)), list[str]()
 
     @server.channel.on("work")
     async def work(conn: Conn, _: Any) -> None:

@@ -76,6 +76,7 @@ def test_each_code_has_its_class() -> None:
         ErrorCode.CLIENT_ALREADY_CONNECTED: {"AlreadyConnected"},
         ErrorCode.WS_CLIENT_ERROR: {"ConnectionFailed"},
         ErrorCode.CONNECTION_NOT_READY: {"NotConnected"},
+        ErrorCode.OUTBOX_FULL: {"OutboxFull"},
         ErrorCode.SOLVER_MISSING: {"SolverMissing"},
         ErrorCode.NOT_AUTHORIZED: {"NotAuthorized"},
         ErrorCode.NO_CLIENT_CONNECTION: {"NoSuchClient"},

@@ -22,15 +22,15 @@ SOURCE = Path(wse.__file__).parent
 
 # From the ground up: a module imports from its own floor or from below.
 FLOORS = [
-    ["browser", "codes", "errors", "limits", "messages", "protocol"],
+    ["browser", "codes", "errors", "limits", "messages", "protocol", "protocol5"],
     ["transports", "transports.base"],
     [
-        *["stages", "outbox", "inbox", "calls", "backoff"],
+        *["stages", "outbox", "inbox", "calls", "backoff", "ring", "deadline"],
         *["signals", "channel", "procedures", "handler", "heartbeat", "admission", "rates"],
         "workers",
-        "pings",
+        *["pings", "recipients", "devices"],
     ],
-    ["stats", "hub", "desk", "auth", "endpoint"],
+    ["stats", "hub", "desk", "auth", "endpoint", "sessions"],
     ["connection", "identity", "registry", "link", "gate", "when", "drain", "sigterm"],
     ["server", "client", "runner"],
     ["__init__"],

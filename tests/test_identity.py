@@ -14,6 +14,7 @@ from wse import (
     MessageTooLarge,
     NoSuchClient,
     WseIdentity,
+    WseJSON,
     WseServer,
     testing,
 )
@@ -78,7 +79,7 @@ async def test_send_reaches_every_device_of_this_user_only() -> None:
 async def test_send_refuses_what_cannot_be_sent() -> None:
     server = make_server(limits=Limits(max_message_bytes=200))
     async with testing.Network(server) as network:
-        device = await network.connect("alice")
+        device = await network.connect("alice", protocols=[WseJSON()])
         alice = server.clients["alice"]
         with pytest.raises(ValueError, match="reserved"):
             alice.send("~wse:welcome", 1)

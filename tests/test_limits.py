@@ -35,6 +35,11 @@ def test_defaults() -> None:
         "rate_burst_seconds": 10.0,
         "heartbeat_interval": 25.0,
         "heartbeat_timeout": 10.0,
+        "session_window": 120.0,
+        "reload_window": 5.0,
+        "max_kept_messages": 1_024,
+        "max_kept_bytes": 1_048_576,
+        "max_suspended_bytes": 268_435_456,
         "close_timeout": 5.0,
     }
 
@@ -54,6 +59,8 @@ SECONDS = {
     "rate_burst_seconds",
     "heartbeat_interval",
     "heartbeat_timeout",
+    "session_window",
+    "reload_window",
     "close_timeout",
 }
 
@@ -91,9 +98,9 @@ def test_bounds_are_given_by_name_only() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_what_is_off_by_default_can_be_turned_off(name: str) -> None:
+def test_only_what_is_off_by_default_and_sessions_can_be_turned_off(name: str) -> None:
     off: dict[str, Any] = {name: None}
-    if getattr(Limits(), name) is None:
+    if getattr(Limits(), name) is None or name == "session_window":
         assert getattr(Limits(**off), name) is None
     else:
         with pytest.raises(TypeError, match=rf"Limits\.{name} must be a (whole )?number"):

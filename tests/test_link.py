@@ -29,7 +29,7 @@ from wse.transports.memory import MemoryDialer
 
 
 class ScriptedServer:
-    """Takes connections, notes what they say, and says what the test wants."""
+    """Takes connections, notes what they say, and says what the test wants, in the classic way."""
 
     limits = Limits()
 
@@ -42,7 +42,7 @@ class ScriptedServer:
         """Everybody may come."""
 
     def select(self, offered: Sequence[str]) -> str | None:
-        return offered[0]
+        return "wse-default-json"
 
     def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
         self.transport = transport

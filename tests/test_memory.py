@@ -127,6 +127,30 @@ async def test_writable_is_told_when_the_peer_stalls_after_the_write() -> None:
     assert ends.at_one.events == [("writable",)]
 
 
+@pytest.mark.parametrize("how", ["stall", "pause"])
+@testing.virtual_time
+async def test_writable_is_told_of_what_came_to_a_peer_that_stopped_at_the_last_message(
+    how: str,
+) -> None:
+    ends = Ends()
+    stop, go = {
+        "stall": (ends.two.stall, ends.two.resume),
+        "pause": (ends.two.pause_reading, ends.two.resume_reading),
+    }[how]
+    ends.at_two.on_message = lambda _: stop()
+    ends.at_one.write(b"last")
+    await testing.settle()
+    ends.at_one.events.clear()
+    ends.at_one.write(b"more")
+    await testing.settle()
+    assert ends.one.unwritten == 4
+    ends.at_two.on_message = None
+    go()
+    await testing.settle()
+    assert ends.one.unwritten == 0
+    assert ends.at_one.events == [("writable",)]
+
+
 @testing.virtual_time
 async def test_a_stall_in_the_turn_of_a_send_holds_up_nothing_for_ever() -> None:
     server: WseServer = WseServer(everybody)

@@ -2,10 +2,28 @@ from __future__ import annotations
 
 from typing import get_args
 
+import msgspec
 import pytest
 
 from wse import messages
-from wse.messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
+from wse.messages import (
+    Ack,
+    Bye,
+    Call,
+    Cancel,
+    Challenge,
+    Event,
+    Failure,
+    Greeting,
+    Hi,
+    Message,
+    Ping,
+    Pong,
+    Result,
+    Resume,
+    Terms,
+    Welcome,
+)
 
 EXAMPLES: list[Message] = [
     Hi({"identity": "me"}),
@@ -15,22 +33,33 @@ EXAMPLES: list[Message] = [
     Call("name", [], "s"),
     Result("s", False),
     Failure("s", "code", None, "text"),
+    Cancel("s"),
+    Ack(3),
+    Ping(),
+    Pong(),
+    Bye("reason", 2.5),
+]
+PARTS = [
+    Resume("session", 3),
+    Greeting("me", {}, "phone", Resume("session", 3)),
+    Terms("session", "phone"),
 ]
 
 
 def test_the_union_has_every_kind() -> None:
     kinds = set(get_args(Message))
     assert kinds == {type(example) for example in EXAMPLES}
-    assert {kind.__name__ for kind in kinds} == set(messages.__all__) - {"Message"}
+    parts = {type(part) for part in PARTS}
+    assert {kind.__name__ for kind in kinds | parts} == set(messages.__all__) - {"Message"}
 
 
-@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
-def test_messages_are_frozen_values(message: Message) -> None:
+@pytest.mark.parametrize("message", [*EXAMPLES, *PARTS], ids=lambda one: type(one).__name__)
+def test_messages_are_frozen_values(message: msgspec.Struct) -> None:
     names = message.__struct_fields__
     twin = type(message)(*(getattr(message, name) for name in names))
     assert twin == message
     with pytest.raises(AttributeError):
-        setattr(message, names[0], "changed")
+        setattr(message, names[0] if names else "anything", "changed")
 
 
 def test_kinds_with_the_same_content_differ() -> None:

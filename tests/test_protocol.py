@@ -20,7 +20,7 @@ from wse import (
     Types,
     WseJSON,
 )
-from wse.messages import Call, Challenge, Event, Failure, Hi, Message, Result, Welcome
+from wse.messages import Call, Challenge, Event, Failure, Greeting, Hi, Message, Result, Welcome
 from wse.protocol import (
     MAX_STAMP_LENGTH,
     decode_checked,
@@ -194,7 +194,7 @@ def test_what_cannot_be_packed_reaches_who_sends_it() -> None:
 def test_a_hi(frame: str, identity: Any, meta: Any) -> None:
     message = read(frame)
     assert isinstance(message, Hi)
-    assert WseJSON().read_hi(message) == (identity, meta)
+    assert WseJSON().read_hi(message) == Greeting(identity, meta)
 
 
 @pytest.mark.parametrize("frame", [f'["~wse:hi",{p}]' for p in ("null", "[]", '"s"', "1", "false")])
@@ -223,6 +223,7 @@ def test_a_hi_without_a_payload() -> None:
         ('["nothing",null,null]', Event, None),
         ('["nothing"]', Event, None),
         ('["more",1,null,{"a":1},[2]]', Event, 1),
+        ('["more",1,null,1e999]', Event, 1),
         (' [ "spaces" , 1 ] ', Event, 1),
         ('["",0]', Event, 0),
         ('["~wse:unknown",1]', Event, 1),

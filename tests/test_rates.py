@@ -172,7 +172,7 @@ async def test_answers_that_are_waited_for_are_free() -> None:
 
 @testing.virtual_time
 async def test_a_client_comes_back_after_it() -> None:
-    server, heard = make_server(messages_per_second=1, rate_burst_seconds=3)
+    server, heard = make_server(messages_per_second=1, rate_burst_seconds=3, session_window=None)
     async with testing.Network(server) as network:
         device = await network.connect("alice", reconnect=True)
         for number in range(4):

@@ -25,6 +25,7 @@ from wse import (
     WseClient,
     WseConnection,
     WseError,
+    WseJSON,
     WseServer,
     testing,
 )
@@ -107,7 +108,7 @@ class Peer:
     def vet(self, handshake: Handshake) -> None: ...
 
     def select(self, offered: Sequence[str]) -> str | None:
-        return offered[0]
+        return NAME
 
     def open(self, transport: Transport, handshake: Handshake, subprotocol: str | None) -> None:
         self.start(transport)
@@ -303,7 +304,11 @@ async def test_an_answer_of_an_earlier_connection_does_not_end_a_call_of_the_nex
     carrier: str, caller: str
 ) -> None:
     """Both calls have the same stamp, for each connection counts from one."""
-    server, procedure, left = make_server(), Stubborn(), asyncio.Event()
+    server, procedure, left = (
+        make_server(limits=Limits(session_window=None)),
+        Stubborn(),
+        asyncio.Event(),
+    )
     server.register("slow", procedure)
     server.when.left(lambda *_: left.set())
     async with reached(carrier, server.acceptor) as (url, dial):
@@ -387,7 +392,7 @@ async def test_strays_between_two_of_our_ends_start_no_conversation(
     server = make_server()
     server.register("broken", broken)
     async with reached(carrier, server.acceptor) as (url, dial):
-        async with WseClient(url, dial=dial) as client:
+        async with WseClient(url, dial=dial, protocols=[WseJSON()]) as client:
             client.register("add", add)
             client.register("broken", broken)
             reports = [reports_of(server), reports_of(client)]

@@ -679,7 +679,7 @@ async def fails(stage: Stage, url: str, identity: Any = IDENTITY, **options: Any
 
 async def a_device_connects_and_is_torn(stage: Stage) -> None:
     for compression in (False, True):
-        server = stage.make()
+        server = stage.make(limits=Limits(session_window=None))
         server.register("same", lambda _, payload: payload)
         lost = asyncio.Event()
         server.when.left(lambda *_, lost=lost: lost.set())

@@ -70,7 +70,7 @@ def record_events(server: WseServer[Any]) -> list[str]:
 
 @testing.virtual_time
 async def test_a_user_joins_with_the_first_device_and_leaves_with_the_last() -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     events = record_events(server)
     async with testing.Network(server) as network:
         phone = await network.connect("alice", "phone")
@@ -234,7 +234,7 @@ async def test_what_is_sent_in_one_turn_leaves_in_one_write() -> None:
 async def test_sending_refuses_what_cannot_be_sent() -> None:
     server = make_server(limits=Limits(max_message_bytes=200))
     async with testing.Network(server) as network:
-        device = await network.connect("alice")
+        device = await network.connect("alice", protocols=[WseJSON()])
         for send in (lambda *args: server.send("alice", *args), server.broadcast):
             with pytest.raises(ValueError, match="reserved"):
                 send("~wse:welcome")

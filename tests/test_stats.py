@@ -112,6 +112,26 @@ async def test_what_waits() -> None:
 
 
 @testing.virtual_time
+async def test_who_is_away_what_is_kept_and_who_came_back() -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        alice = await network.connect("alice", reconnect=True)
+        alice.unplug()
+        await testing.settle()
+        server.send("alice", "news", "x" * 1000)
+        stats, size = server.stats(), len('["news","",null]') + 1000
+        assert (stats.suspended, stats.suspended_bytes) == (1, 4096 + size)
+        assert (stats.kept_messages, stats.kept_bytes) == (1, size)
+        assert (stats.devices, stats.resumed, stats.closed) == (1, 0, {})
+        alice.plug_in()
+        assert await alice.next("news", timeout=60) == "x" * 1000
+        await testing.pass_time(1)
+        stats = server.stats()
+        assert (stats.suspended, stats.suspended_bytes, stats.resumed) == (0, 0, 1)
+        assert (stats.kept_messages, stats.kept_bytes) == (0, 0)
+
+
+@testing.virtual_time
 async def test_who_was_refused_and_why() -> None:
     server = make_server(limits=Limits(max_strangers=1, max_connections_per_address=1))
     async with testing.Network(server) as network:
@@ -165,7 +185,7 @@ def test_ends_are_told_apart_by_what_nobody_makes_up() -> None:
 )
 @testing.virtual_time
 async def test_a_peer_cannot_forge_the_librarys_reasons(code: int, reason: str, told: str) -> None:
-    server = make_server()
+    server = make_server(limits=Limits(session_window=None))
     async with testing.Network(server) as network:
         alice = await network.connect("alice")
         assert alice.client._link is not None
@@ -210,12 +230,17 @@ def test_the_page_for_prometheus_is_read_by_its_own_parser() -> None:
         ("wse_handlers",): 4,
         ("wse_waiting_messages",): 5,
         ("wse_queued_bytes",): 6,
+        ("wse_suspended",): 1,
+        ("wse_suspended_bytes",): 4200,
+        ("wse_kept_messages",): 3,
+        ("wse_kept_bytes",): 104,
         ("wse_loop_lag_seconds",): 0.0625,
         ("wse_connections_total",): 7,
         ("wse_refused_total", "origin"): 8,
         ("wse_refused_total", "strangers"): 9,
         ("wse_closed_total", "wse.by-client"): 10,
         ("wse_closed_total", "1006"): 11,
+        ("wse_resumed_total",): 2,
         ("wse_messages_total",): 12,
         ("wse_calls_total",): 13,
         ("wse_handler_errors_total",): 14,

@@ -176,7 +176,7 @@ async def test_leaving_closes_both_ends_of_everything() -> None:
         devices = [await network.connect() for _ in range(3)]
         devices[0].unplug()
         network.device()
-    assert sorted(ends) == [(1000, "wse.by-client"), (1000, "wse.by-client"), (1006, "")]
+    assert sorted(ends) == [*[(1000, "wse.by-client")] * 2, (1012, "wse.server-closing")]
     assert [device.client.status for device in network.devices] == [
         *[Status.OFFLINE] * 3,
         Status.IDLE,
@@ -285,12 +285,14 @@ async def test_calls_and_procedures() -> None:
         assert await server.call("alice", "triple", 14) == 42
 
 
+@pytest.mark.parametrize("window", [None, 120.0])
 @testing.virtual_time
-async def test_tear_breaks_both_ends_and_loses_what_was_under_way() -> None:
-    server = make_server()
+async def test_tear_breaks_both_ends_and_loses_what_was_under_way(window: float | None) -> None:
+    server = make_server(limits=Limits(session_window=window))
     heard: list[Any] = []
     ends: list[tuple[int, str]] = []
     server.channel.on("up", lambda _, data: heard.append(data))
+    server.when.suspended(lambda _, code, reason: ends.append((code, reason)))
     server.when.disconnected(lambda _, code, reason: ends.append((code, reason)))
     async with testing.Network(server) as network:
         alice = await network.connect()
@@ -305,6 +307,7 @@ async def test_tear_breaks_both_ends_and_loses_what_was_under_way() -> None:
         alice.tear()
         await testing.settle()
         assert len(ends) == 1
+        assert len(server.clients) == (window is not None)
 
 
 @testing.virtual_time

@@ -17,6 +17,7 @@ from wse import (
     NotConnected,
     WseClient,
     WseConnection,
+    WseJSON,
     WseServer,
     testing,
 )
@@ -122,7 +123,9 @@ async def test_errors_are_raised_in_the_calling_thread() -> None:
     unhandled: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     async with testing.Network(server) as network:
-        alice = await network.connect("alice", limits=Limits(max_message_bytes=200))
+        alice = await network.connect(
+            "alice", limits=Limits(max_message_bytes=200), protocols=[WseJSON()]
+        )
         [conn] = server.clients.conns.values()
         client = server.clients["alice"]
 

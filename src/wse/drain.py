@@ -31,7 +31,7 @@ async def _retire(conns: Sequence[WseConnection[Any]], seconds: float) -> None:
     clock = asyncio.get_running_loop().time
     began = clock()
     retired = 0
-    while any(conn.is_open for conn in conns[retired:]):
+    while any(conn.is_open and not conn.is_suspended for conn in conns[retired:]):
         due = int(len(conns) * (clock() - began) / seconds) + 1
         left = seconds - (clock() - began)
         for conn in conns[retired:due]:

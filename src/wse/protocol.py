@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
-from typing import Protocol as Interface
 
 import msgspec
 
@@ -37,7 +36,6 @@ __all__ = [
     "DEFAULT",
     "MAX_STAMP_LENGTH",
     "RESERVED_PREFIX",
-    "Frame",
     "JSONCodec",
     "Protocol",
     "Reader",
@@ -309,23 +307,12 @@ class Protocol(ABC):
         return Failure(stamp, code, error.details, message)
 
 
-class Frame(Interface):
-    """The members of a message whose payload is not decoded yet."""
-
-    type: str
-    payload: Any
-    stamp: Any
-    milliseconds: Any
-
-
 class _Frame(msgspec.Struct, array_like=True, gc=False):
     type: str
     payload: msgspec.Raw = msgspec.Raw(b"null")
     stamp: Any = None
-    milliseconds: Any = None
 
 
-_decode_frame = msgspec.json.Decoder(_Frame).decode
 _skip_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -333,24 +320,28 @@ class JSONCodec:
     """Messages as JSON.
 
     The payload stays JSON until a handler's own decoder reads it, once, into the type that the
-    handler asks for.
+    handler asks for. Further members than those of the frame are not even decoded.
+
+    Args:
+        frame: What a message consists of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame: type[msgspec.Struct] = _Frame) -> None:
         self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(frame).decode
 
     def pack(self, type: str, payload: Any, stamp: Any) -> bytes:
         return self._encode((type, payload, stamp))
 
-    def frame(self, data: bytes) -> Frame:
+    def frame(self, data: bytes) -> Any:
         """The members of one message."""
         try:
-            return _decode_frame(data)
+            return self._decode(data)
         except msgspec.ValidationError as error:
             _skip_json(data)  # what is no JSON at all cannot be read
             raise ProtocolViolation(message="a message without a type") from error
         except msgspec.DecodeError:
-            return _decode_frame(without_lone_surrogates(data))
+            return self._decode(without_lone_surrogates(data))
 
     def decoder(self, kind: Any) -> Callable[[Any], Any]:
         decode = msgspec.json.Decoder(kind).decode

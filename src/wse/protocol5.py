@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar
+from typing import Protocol as Interface
 
 import msgspec
 
@@ -26,7 +27,7 @@ from .messages import (
     Terms,
     Welcome,
 )
-from .protocol import DEFAULT, MAX_STAMP_LENGTH, RESERVED_PREFIX, Frame, JSONCodec, Protocol, Reader
+from .protocol import DEFAULT, MAX_STAMP_LENGTH, RESERVED_PREFIX, JSONCodec, Protocol, Reader
 
 __all__ = ["DEFAULTS", "JSON5", "Protocol5", "WseJSON5", "WseMsgpack5"]
 
@@ -35,6 +36,15 @@ _PING = "~wse:ping"
 _PONG = "~wse:pong"
 _CANCEL = "~wse:cancel"
 _BYE = "~wse:bye"
+
+
+class _Frame(Interface):
+    """The members of a message whose payload is not decoded yet."""
+
+    type: str
+    payload: Any
+    stamp: Any
+    milliseconds: Any
 
 
 class _ByePayload(msgspec.Struct):
@@ -48,7 +58,7 @@ class Protocol5(Protocol):
     keeps_sessions: ClassVar[bool] = True
 
     @abstractmethod
-    def frame(self, data: bytes) -> Frame:
+    def frame(self, data: bytes) -> _Frame:
         """The members of one message. What it raises is the peer's bad input."""
 
     @abstractmethod
@@ -198,10 +208,20 @@ class Protocol5(Protocol):
         return Bye(said.reason, said.after if 0 <= said.after < math.inf else 0.0)
 
 
+class _JSONFrame(msgspec.Struct, array_like=True, gc=False):
+    type: str
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    stamp: Any = None
+    milliseconds: Any = None
+
+
 class WseJSON5(JSONCodec, Protocol5):
     """`wse.5.json`: protocol 5 in text frames."""
 
     name = "wse.5.json"
+
+    def __init__(self) -> None:
+        super().__init__(_JSONFrame)
 
     def pack_call(self, name: str, payload: Any, stamp: str, milliseconds: int) -> bytes:
         return self._encode((name, payload, stamp, milliseconds))
@@ -236,7 +256,7 @@ class WseMsgpack5(Protocol5):
     def pack_call(self, name: str, payload: Any, stamp: str, milliseconds: int) -> bytes:
         return self._encode((name, payload, stamp, milliseconds))
 
-    def frame(self, data: bytes) -> Frame:
+    def frame(self, data: bytes) -> _Frame:
         try:
             return _decode_packed(data)
         except msgspec.ValidationError as error:

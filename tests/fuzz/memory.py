@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from hypothesis import strategies as st
 
-from wse import Limits, Status, testing
+from wse import Limits, Status, WseJSON, testing
 from wse.stages import Stage
 from wse.transports.base import Handshake, Transport
 from wse.transports.memory import MemoryTransport, pair
@@ -103,7 +103,7 @@ class MemoryServer(Scene[ServerStory]):
     async def open(self) -> None:
         self.house = house.House()
         self.network = testing.Network(self.house.server)
-        self.bystander = await self.network.connect(meta=house.BYSTANDER)
+        self.bystander = await self.network.connect(meta=house.BYSTANDER, protocols=[WseJSON()])
 
     async def close(self) -> None:
         await self.network.__aexit__()
@@ -263,11 +263,11 @@ class MemoryClient(Scene[ClientStory]):
         self.home = home.Home(self.dial)
 
     async def dial(
-        self, url: str, *, subprotocol: str, headers: Mapping[str, str], limits: Limits
-    ) -> Transport:
+        self, url: str, *, subprotocols: Sequence[str], headers: Mapping[str, str], limits: Limits
+    ) -> tuple[Transport, str | None]:
         ours, theirs = pair(limits)
         self.peers.append(Peer(theirs))
-        return ours
+        return ours, "wse-default-json"
 
     async def act(self, story: ClientStory) -> None:
         connecting = self.home.begin(reconnect=story.reconnect)

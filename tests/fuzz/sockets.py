@@ -9,7 +9,7 @@ from carriers import FakeStream, accept_key
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from wse import testing
+from wse import WseJSON, testing
 from wse.transports import tcp
 
 from . import heads, home, house, octets, readings, talk
@@ -111,7 +111,7 @@ class SocketServer(Scene[SocketStory]):
     async def open(self) -> None:
         self.house = house.House()
         self.network = testing.Network(self.house.server)
-        self.bystander = await self.network.connect(meta=house.BYSTANDER)
+        self.bystander = await self.network.connect(meta=house.BYSTANDER, protocols=[WseJSON()])
         self.listener = tcp.Listener(self.house.server.acceptor, compression=True)
 
     async def close(self) -> None:

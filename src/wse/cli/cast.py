@@ -78,6 +78,8 @@ class House:
         when.joined(self.joined)
         when.left(self.left)
         when.connected(self.connected)
+        when.suspended(self.suspended)
+        when.resumed(self.resumed)
         when.disconnected(self.disconnected)
         when.error(self.failed)
         self.server.channel.on("say", self.say)
@@ -116,6 +118,12 @@ class House:
 
     def connected(self, conn: WseConnection) -> None:
         self._saw(noticed("server", _device_of(conn), "connected"))
+
+    def suspended(self, conn: WseConnection, code: int, reason: str) -> None:
+        self._saw(noticed("server", _device_of(conn), _ended("suspended", code, reason)))
+
+    def resumed(self, conn: WseConnection) -> None:
+        self._saw(noticed("server", _device_of(conn), "resumed"))
 
     def disconnected(self, conn: WseConnection, code: int, reason: str) -> None:
         self._saw(noticed("server", _device_of(conn), _ended("disconnected", code, reason)))
@@ -182,6 +190,8 @@ class Device:
         client.channel.on("said", lambda payload: self._hears("said", payload))
         client.register("battery", self._battery)
         client.when.ready(lambda welcome: self._hears("welcome", welcome))
+        client.when.suspended(lambda code, reason: self._notices(_ended("suspended", code, reason)))
+        client.when.resumed(lambda _: self._notices("resumed"))
         client.when.closed(lambda code, reason: self._notices(_ended("closed", code, reason)))
         client.when.updated(self._updated)
 

@@ -19,11 +19,14 @@ from .story import ANYTHING, Story, noticed, sent
 __all__ = ["play"]
 
 ALICE = {"name": "alice", "token": TOKENS["alice"]}
-BOB_COMES_IN = (
+BOB_PROVES_HIMSELF = (
     sent("stranger", "server", "hi", "bob"),
     sent("server", "bob/desk", "challenge", ANYTHING),
     sent("bob/desk", "server", "answer", ANYTHING),
     noticed("server", "stranger", "holds the key of bob"),
+)
+BOB_COMES_IN = (
+    *BOB_PROVES_HIMSELF,
     noticed("server", "bob", "joined"),
     noticed("server", "bob/desk", "connected"),
     sent("server", "bob/desk", "welcome", "Hello, bob!"),
@@ -180,18 +183,21 @@ class Tale:
     async def _torn_connection(self) -> None:
         await self._story.chapter(
             "A torn connection",
-            "Bob's cable is cut. His client comes back by itself, and proves itself again.",
+            "Bob's cable is cut. His client comes back, proves itself again, and misses nothing.",
         )
         self._cable.cut()
         await self._story.see(
-            noticed("bob/desk", "server", "closed: 1006"),
+            noticed("bob/desk", "server", "suspended: 1006"),
             noticed("bob/desk", "server", "RE_CONNECTING"),
-            noticed("server", "bob/desk", "disconnected: 1006"),
-            noticed("server", "bob", "left: 1006"),
-            *BOB_COMES_IN,
+            noticed("server", "bob/desk", "suspended: 1006"),
         )
-        self._server.send("bob", "note", "good to have you back")
-        await self._story.see(sent("server", "bob/desk", "note", "good to have you back"))
+        self._server.send("bob", "note", "while you were away")
+        await self._story.see(
+            *BOB_PROVES_HIMSELF,
+            noticed("server", "bob/desk", "resumed"),
+            noticed("bob/desk", "server", "resumed"),
+            sent("server", "bob/desk", "note", "while you were away"),
+        )
 
 
 async def play(console: Console, *, port: int = 4200, once: bool = False) -> None:

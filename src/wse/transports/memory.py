@@ -157,7 +157,7 @@ class MemoryTransport(Transport):
             else:
                 receiver.receive(data, not isinstance(data, _Binary))
         if self._has_stopped and not self._arriving:
-            self._has_stopped = False
+            self._has_stopped = self._paused or self.stalled
             self._loop.call_soon(self._peer._drained)
 
     def _drained(self) -> None:
