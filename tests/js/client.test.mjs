@@ -1053,6 +1053,144 @@ test("a connection that ends leaves no timer and no listener", async () => {
 });
 
 
+// -- a tab is a device
+
+/** The locks of a browser, which it takes from a tab that is closed. */
+class Locks {
+  #held = new Map();
+  #waiting = [];
+
+  async request(name, { signal }, hold) {
+    const one = { name, tab };
+    if (this.#held.has(name)) {
+      await new Promise((granted, refused) => {
+        this.#waiting.push(Object.assign(one, { granted }));
+        signal.addEventListener("abort", () => {
+          this.#waiting = this.#waiting.filter((other) => other !== one);
+          refused(signal.reason);
+        });
+      });
+    }
+    this.#held.set(name, one);
+    await hold();
+    this.#free(one);
+  }
+
+  unload(gone) {
+    for (const one of [...this.#held.values()]) if (one.tab === gone) this.#free(one);
+  }
+
+  #free({ name }) {
+    const next = this.#waiting.findIndex((one) => one.name === name);
+    if (next < 0) return this.#held.delete(name);
+    const [one] = this.#waiting.splice(next, 1);
+    this.#held.set(name, one);
+    one.granted();
+  }
+}
+
+let tab;
+let pages = 0;
+
+/** A tab with what another one has stored, or with nothing. */
+function makeTab(original) {
+  const items = new Map(original?.items);
+  return { items, getItem: (key) => items.get(key) ?? null, setItem: (key, value) => items.set(key, value) };
+}
+
+/** The page is loaded in this tab, with a module of its own; what makes its clients. */
+async function load(there) {
+  const module = await import(`../../src/wse/static/wse.js?${(pages += 1)}`);
+  return async (drawn, client = new module.WseClient("ws://test/", { WebSocket: Paper })) => {
+    globalThis.sessionStorage = tab = there;
+    client.connect("key").catch(() => {});
+    await passes(0.3);
+    last().open("wse.5.json");
+    const { device } = last().said[0][1];
+    last().hear("~wse:welcome", null, { ...WELCOME, device: device ?? drawn });
+    assert.equal(client.device, device ?? drawn);
+    return [device, client];
+  };
+}
+
+test("a tab is a device, also when its page is loaded again", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  const [before] = await (await load(first))("d1");
+  const [other] = await (await load(makeTab()))("d2");
+  setTimeout(() => locks.unload(first), 200); // when the page is loaded again already
+  const [after] = await (await load(first))("d3");
+  assert.deepEqual([before, other, after], [undefined, undefined, "d1"]);
+});
+
+test("a tab that is duplicated is another device, and stays that", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  await (await load(first))("d1");
+  const copy = makeTab(first);
+  const [drawn] = await (await load(copy))("d2");
+  locks.unload(copy);
+  const [again] = await (await load(copy))("d3");
+  locks.unload(first);
+  const [original] = await (await load(first))("d4");
+  assert.deepEqual([drawn, again, original], [undefined, "d2", "d1"]);
+});
+
+test("the clients of one page are devices of their own, in the order in which they connect", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  const page = await load(first);
+  const [, one] = await page("d1");
+  const [, two] = await page("d2");
+  one.close();
+  assert.equal((await page("d3", one))[0], "d1");
+  two.close();
+  one.close();
+  assert.equal((await page("d3"))[0], "d1", "who signs in after another");
+  locks.unload(first);
+  const reloaded = await load(first);
+  const devices = [];
+  for (const drawn of ["d4", "d5", "d6"]) devices.push((await reloaded(drawn))[0]);
+  assert.deepEqual(devices, ["d1", "d2", undefined]);
+});
+
+test("who closes before the tab knows its name leaves the place", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  await (await load(first))("d1");
+  const copy = makeTab(first);
+  globalThis.sessionStorage = tab = copy;
+  const hasty = make();
+  hasty.connect().catch(() => {});
+  await passes(0.1);
+  hasty.close();
+  locks.unload(first);
+  await passes(1);
+  assert.equal(Paper.made.length, 1);
+  assert.equal((await (await load(copy))("d2"))[0], "d1");
+});
+
+test("where nothing can be stored or locked, a client is a device while its page lives", async () => {
+  const forbidden = { configurable: true, get() { throw new Error("SecurityError"); } };
+  const full = makeTab();
+  full.setItem = () => { throw new Error("QuotaExceededError"); };
+  for (const [there, locking] of [[forbidden, new Locks()], [{ configurable: true, value: makeTab() }, undefined], [{ configurable: true, value: full }, new Locks()]]) {
+    locks = locking;
+    Object.defineProperty(globalThis, "sessionStorage", there);
+    const client = await lasting();
+    assert.equal(last().said[0][1].device, undefined);
+    assert.equal((await torn()).device, "d1");
+    client.close();
+  }
+});
+
+test("a device has the name that the application gives it", async () => {
+  locks = new Locks();
+  globalThis.sessionStorage = tab = makeTab();
+  const client = await lasting({ device: "kiosk" }, { ...WELCOME, device: "kiosk" });
+  assert.deepEqual([client.device, last().said[0][1].device, tab.items.size], ["kiosk", "kiosk", 0]);
+});
+
 // -- protocols
 
 test("a protocol may be of a class, and name some of its types", async () => {
