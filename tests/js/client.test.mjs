@@ -697,19 +697,19 @@ test("once the window has passed nothing waits any more, and the client still co
   assert.deepEqual(client.told.slice(1), [["connected"], ["updated", "READY"], ["ready", { n: 2 }]]);
 });
 
-test("a session that is gone on with after it was told as lost begins with nothing", async () => {
+test("a session that is gone on with after it was told as lost is left for a fresh one", async () => {
   const client = await lasting({}, { ...WELCOME, window: 1 });
   client.send("n", 1);
-  client.send("n", 2);
   await torn();
   await passes(1);
+  assert.deepEqual(client.told.at(-1), ["lost", 1]);
   client.told.splice(0);
   back(1);
-  assert.deepEqual(client.told, [["updated", "READY"], ["ready", { n: 2 }]]);
-  client.send("n", 3);
-  assert.deepEqual(last().talk, [["n", 3]]);
-  last().hear("~wse:ack", 2);
-  assert.equal(client.status, Status.READY);
+  assert.deepEqual(last().left, [1000, "wse.by-client"]);
+  assert.equal((await again()).resume, undefined);
+  back(0, WELCOME);
+  assert.deepEqual(client.told, [["error", ErrorCode.WS_CLIENT_ERROR], ["connected"], ["updated", "READY"], ["ready", { n: 2 }]]);
+  assert.deepEqual(last().talk, []);
 });
 
 test("who gives up while suspended tells what is lost, and the end that was not told", async () => {
@@ -790,8 +790,8 @@ test("without a connection so many messages, and so many bytes, find room, and n
   last().end();
   const umlauts = "\u00e4".repeat(2 ** 18);
   large.send("half", umlauts);
-  assert.throws(() => large.send("half", umlauts), code(ErrorCode.OUTBOX_FULL));
-  large.send("small");
+  large.send("half", umlauts);
+  assert.throws(() => large.send("small"), code(ErrorCode.OUTBOX_FULL));
 });
 
 test("answers always find room", async () => {
@@ -809,7 +809,7 @@ test("answers always find room", async () => {
   assert.deepEqual(last().said.at(-1), ["~wse:response", 1, "s"]);
 });
 
-test("with a connection the oldest fall out, and a server that lacks them is told as lost", async () => {
+test("with a connection the oldest fall out, and a server that lacks them gets a fresh session", async () => {
   for (const [count, payload, kept] of [[1030, null, 1024], [5, "x".repeat(2 ** 18), 4]]) {
     const fell = count + 1 - kept; // with the call that follows
     for (const received of [fell, fell - 1]) {
@@ -824,10 +824,11 @@ test("with a connection the oldest fall out, and a server that lacks them is tol
       const whole = received === fell;
       assert.equal(last().talk.length, whole ? kept : 0);
       assert.deepEqual(calling, whole ? [] : [ErrorCode.RP_DISCONNECT]);
-      assert.deepEqual(client.told.map(([name]) => name), whole ? ["updated", "resumed"] : ["lost", "updated", "ready"]);
-      client.send("n");
-      last().hear("~wse:ack", received + last().talk.length);
-      assert.equal(client.status, Status.READY);
+      assert.deepEqual(client.told[0], whole ? ["updated", "READY"] : ["lost", count]);
+      if (!whole) {
+        assert.deepEqual(last().left, [1000, "wse.by-client"]);
+        assert.equal((await again()).resume, undefined);
+      }
       client.close();
     }
   }
@@ -881,6 +882,10 @@ test("numbers that cannot be are the end of the session", async () => {
     await failed;
     assert.deepEqual(last().left, [1000, "wse.protocol-error"]);
   }
+  await lasting();
+  await torn();
+  back(0, { ...RESUMED, session: "s2" });
+  assert.deepEqual(last().left, [1000, "wse.protocol-error"]);
   for (const ms of [-1, "5", {}]) {
     await lasting();
     last().hear("add", null, "s", ms);

@@ -228,8 +228,9 @@ class Session {
 
   /** Take what a welcome says; whether it can be. */
   agree(told) {
+    const before = this.told ?? told;
     this.told = told;
-    return typeof told?.session === "string" && this.#canBe(told.received);
+    return typeof told?.session === "string" && told.session === before.session && this.#canBe(told.received);
   }
 
   /** How many messages the other side has perhaps not got. */
@@ -245,13 +246,13 @@ class Session {
     while (this.#kept.length > MOST_KEPT || this.#bytes > MOST_KEPT_BYTES) this.#fallen = this.#shift();
   }
 
-  /** Keep what goes out later; whether there is room, which some need not have. */
-  wait(data, stamp, bounded) {
-    const size = sizeOf(data);
-    const full = this.#kept.length >= MOST_KEPT || this.#bytes + size > MOST_KEPT_BYTES;
-    if (full && bounded) return false;
-    this.#keep({ data, size, stamp });
-    return true;
+  get isFull() {
+    return this.#kept.length >= MOST_KEPT || this.#bytes >= MOST_KEPT_BYTES;
+  }
+
+  /** Keep what goes out later. */
+  wait(data, stamp) {
+    this.#keep({ data, size: sizeOf(data), stamp });
   }
 
   /** Send a call not again; whether it may have been sent. */
@@ -272,13 +273,8 @@ class Session {
   }
 
   /** Whether everything is still there that the other side lacks. */
-  isWhole() {
+  get isWhole() {
     return this.told.received >= this.#fallen;
-  }
-
-  clear() {
-    this.#kept = [];
-    this.#bytes = 0;
   }
 
   /** What the other side lacks: numbers are what it counts, and it counts from what it has. */
@@ -295,7 +291,7 @@ class Session {
     this.received += 1;
     this.#unsaid += 1;
     this.#unsaidBytes += size;
-    return this.#unsaid >= this.told.ring / 4 || this.#unsaidBytes >= this.told.ring_bytes / 4;
+    return this.#unsaid >= this.told.ring >> 2 || this.#unsaidBytes >= this.told.ring_bytes / 4;
   }
 
   acknowledge() {
@@ -643,17 +639,16 @@ export class WseClient {
 
   /** An attempt has failed; `temporary` when the next one may not. `end` is that of a WebSocket that was open. */
   #settled(error, temporary, end) {
-    const again = temporary && this.reconnect;
-    if (!again) this.#over();
-    if (end && !(again && this.#suspended)) this.#offline(end);
-    if (again) {
+    if (end && !this.#suspended) this.#offline(end);
+    if (temporary && this.reconnect) {
       if (this.#connecting) this.#connecting.failure = error;
       this.#wait(error);
     } else if (this.#connecting) {
       this.#giveUp(error);
     } else {
       this.when.error.emit(error);
-      this.#offline();
+      this.#over();
+      this.#offline(this.#suspended && (end || this.#suspended));
     }
   }
 
@@ -715,10 +710,7 @@ export class WseClient {
     for (const stamp of [...this.#calls.keys()]) {
       this.#settle(stamp, new WseError(ErrorCode.RP_DISCONNECT), true);
     }
-    if (!session) return;
-    const count = session.unconfirmed;
-    session.clear();
-    if (this.#suspended) this.when.lost.emit(count);
+    if (session && this.#suspended) this.when.lost.emit(session.unconfirmed);
   }
 
   /** End what goes on, for good. */
@@ -805,8 +797,9 @@ export class WseClient {
     if (!this.#suspended) {
       session.write(data, keep, call);
       this.#socket.send(data);
-    } else if (keep && !session.wait(data, call, bounded)) {
-      throw new WseError(ErrorCode.OUTBOX_FULL);
+    } else if (keep) {
+      if (bounded && session.isFull) throw new WseError(ErrorCode.OUTBOX_FULL);
+      session.wait(data, call);
     }
   }
 
@@ -830,15 +823,14 @@ export class WseClient {
     } catch (error) {
       return this.#violated(ErrorCode.MESSAGE_PROCESSING_ERROR, error);
     }
-    const [type, payload = null, stamp = null, ms = null] = message;
+    const [type, payload = null, stamp = null, more = null] = message;
     if (typeof type !== "string") return this.#violated(ErrorCode.PROTOCOL_VIOLATION);
     if (this.status === Status.READY && this.#session) {
       if (UNCOUNTED.has(type)) return this.#heed(type, payload);
       this.#counted(sizeOf(data));
       if (type === CANCEL) return this.#session.answering.get(stamp)?.abort();
-      if (ms !== null && !(ms >= 0 && typeof ms === "number")) return this.#violated(ErrorCode.PROTOCOL_VIOLATION);
     }
-    this.#take(type, payload, stamp, ms);
+    this.#take(type, payload, stamp, outlives(this.#protocol) ? more : null);
   }
 
   /** What the other side's session says to ours. */
@@ -878,11 +870,11 @@ export class WseClient {
       if (!known) return;
       return stamp?.success === true ? this.#settle(type, payload) : this.#settle(type, failure(stamp), true);
     }
-    if (stamp !== null && !type.startsWith(RESERVED) && !(typeof stamp === "string" && stamp.length <= 512)) {
-      return this.#violated(ErrorCode.PROTOCOL_VIOLATION);
-    }
-    if (!known) return this.#held.push([type, payload, stamp]);
-    if (stamp !== null && !type.startsWith(RESERVED)) return this.#answer(type, payload, stamp, ms);
+    const call = stamp !== null && !type.startsWith(RESERVED);
+    const canBe = typeof stamp === "string" && stamp.length <= 512 && (ms === null || (Number.isFinite(ms) && ms >= 0));
+    if (call && !canBe) return this.#violated(ErrorCode.PROTOCOL_VIOLATION);
+    if (!known) return this.#held.push([type, payload, stamp, ms]);
+    if (call) return this.#answer(type, payload, stamp, ms);
     const handlers = this.channel.take(type);
     if (!handlers.length) return this.when.ignored.emit(type, payload);
     for (const handler of handlers) this.#handle(type, handler, payload);
@@ -895,12 +887,16 @@ export class WseClient {
       session = told?.resumed ? attempt.resumes : new Session(this.#protocol);
       if (!session?.agree(told)) return this.#violated(ErrorCode.PROTOCOL_VIOLATION);
     }
+    const goesOn = told?.resumed && session;
+    if (goesOn && !(session === this.#session && session.isWhole)) {
+      this.#over();
+      return this.#failed(attempt, new WseError(ErrorCode.WS_CLIENT_ERROR, {}, "more was lost than is kept"), true);
+    }
     const goal = this.#connecting;
     clearTimeout(attempt.timer);
     this.#attempt = this.#connecting = undefined;
     this.#since = Date.now();
     this.#emitter.together(() => {
-      const goesOn = session && session === this.#session && session.isWhole();
       if (!goesOn) this.#over();
       this.#suspended = undefined;
       if (session) this.#begin(session);
