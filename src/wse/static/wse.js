@@ -491,7 +491,6 @@ export class WseClient {
   close(reason = BY_CLIENT) {
     if (new TextEncoder().encode(reason).length > 123) throw new RangeError("a reason has at most 123 bytes");
     this.#stop(1000, reason);
-    this.#leavePlace();
   }
 
   challenge(solver) {
@@ -566,7 +565,6 @@ export class WseClient {
   #giveUp(error) {
     const goal = this.#connecting;
     this.#stop(1000, BY_CLIENT, error);
-    this.#leavePlace();
     goal?.reject(error);
   }
 
@@ -718,6 +716,10 @@ export class WseClient {
     const goal = this.#connecting;
     this.#connecting = undefined;
     this.#stopWaiting();
+    if (code !== JUMP) {
+      this.#place?.leave();
+      this.#place = undefined;
+    }
     const told = this.#end([code, reason]) || this.#suspended;
     if (goal) {
       clearTimeout(goal.timer);
@@ -727,11 +729,6 @@ export class WseClient {
       this.#over();
       this.#offline(told ? [code, reason] : undefined);
     });
-  }
-
-  #leavePlace() {
-    this.#place?.leave();
-    this.#place = undefined;
   }
 
   /** Told when it is so: a handler of `closed` may connect again. */
