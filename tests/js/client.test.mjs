@@ -790,8 +790,11 @@ test("without a connection so many messages, and so many bytes, find room, and n
   last().end();
   const umlauts = "\u00e4".repeat(2 ** 18);
   large.send("half", umlauts);
-  large.send("half", umlauts);
+  const leaving = new AbortController();
+  large.call("half", umlauts, { signal: leaving.signal }).catch(() => {});
   assert.throws(() => large.send("small"), code(ErrorCode.OUTBOX_FULL));
+  leaving.abort();
+  large.send("small");
 });
 
 test("answers always find room", async () => {
@@ -859,8 +862,15 @@ test("what comes is acknowledged in time, and sooner where it is much", async ()
   assert.deepEqual(last().talk.slice(4), [["~wse:ack", 6], ["~wse:ack", 8]]);
   last().hear("m");
   assert.deepEqual((await torn()).resume, { session: "s1", received: 9 });
+  back(0, { ...RESUMED, ring: 8, ring_bytes: 4000 });
   await passes(1);
   assert.deepEqual(last().talk, [], "told with the hi");
+  for (const count of [10, 11]) {
+    last().hear("m");
+    assert.deepEqual(last().talk.slice(count - 10), []);
+    await passes(0.2);
+    assert.deepEqual(last().talk.slice(count - 10), [["~wse:ack", count]]);
+  }
 });
 
 test("numbers that cannot be are the end of the session", async () => {
@@ -909,6 +919,18 @@ test("a caller that waits no longer says so, and its call is not sent again", as
   assert.deepEqual(last().talk, [["done", 3, "3", 30000], ["~wse:cancel", null, "2"], ["~wse:cancel", null, "1"]]);
   await assert.rejects(client.call("never", 4, { signal: leaving.signal }), (reason) => reason === "enough");
   assert.equal(last().talk.length, 3);
+  const arrived = outcome(client.call("arrived", 5, { timeout: 0.0004 }));
+  last().hear("~wse:ack", 4);
+  await passes(0.1);
+  assert.deepEqual(arrived, [ErrorCode.RP_TIMEOUT]);
+  client.call("in vain", 6, { timeout: -1 }).catch(() => {});
+  client.call("for ever", 7, { timeout: Infinity }).catch(() => {});
+  assert.deepEqual(last().talk.slice(3), [
+    ["arrived", 5, "4", 1],
+    ["~wse:cancel", null, "4"],
+    ["in vain", 6, "5", 0],
+    ["for ever", 7, "6"],
+  ]);
 });
 
 test("a call that is given up while suspended goes with a cancel if it may have arrived, else not at all", async () => {
@@ -930,18 +952,73 @@ test("a classic server hears of no cancel, and is not asked for signs of life", 
   leaving.abort("enough");
   client.send("cursor", 1, { keep: false });
   last().hear("~wse:ping");
+  client.register("one", (_, { signal, timeLeft }) => [signal.aborted, timeLeft() ?? "no limit"]);
+  last().hear("one", null, "s", "what is no deadline");
   await passes(60);
   assert.deepEqual(left, ["enough"]);
-  assert.deepEqual(last().talk, [["slow", 1, "~wse:call:slow:1"], ["cursor", 1, null]]);
+  assert.deepEqual(last().talk, [
+    ["slow", 1, "~wse:call:slow:1"],
+    ["cursor", 1, null],
+    ["~wse:response", [false, "no limit"], "s"],
+  ]);
+});
+
+test("a server that is a classic one when the client comes back begins anew", async () => {
+  const client = await lasting();
+  last().end();
+  await passes(0.5);
+  client.send("n", 1);
+  last().open();
+  client.send("n", 2);
+  assert.deepEqual(last().said, [["~wse:hi", { identity: "key", meta: {} }, null]]);
+  client.told.splice(0);
+  last().hear("~wse:welcome", { n: 3 });
+  client.send("n", 4);
+  assert.deepEqual(client.told, [["lost", 2], ["updated", "READY"], ["ready", { n: 3 }]]);
+  assert.deepEqual(last().talk, [["n", 4, null]]);
+});
+
+test("the window of one absence ends nothing later", async () => {
+  const quiet = { heartbeat: 0, window: 60 };
+  const client = await lasting({}, { ...WELCOME, ...quiet });
+  await torn();
+  back(0, { ...RESUMED, ...quiet });
+  const resumed = outcome(client.call("slow", null, { timeout: 600 }));
+  await passes(100);
+  assert.deepEqual(resumed, []);
+  last().end();
+  client.close();
+  client.connect("key").catch(() => {});
+  await settled();
+  last().open("wse.5.json");
+  last().hear("~wse:welcome", null, { ...WELCOME, ...quiet, session: "s2" });
+  const anew = outcome(client.call("slow", null, { timeout: 600 }));
+  await passes(100);
+  assert.deepEqual(anew, []);
+});
+
+test("who closed while suspended and connects again is told of the next end as of the first", async () => {
+  const client = await lasting();
+  last().end();
+  client.close();
+  client.connect("key").catch(() => {});
+  await settled();
+  last().open("wse.5.json");
+  client.told.splice(0);
+  last().end(1013, "busy");
+  assert.deepEqual(client.told.slice(0, 2), [["closed", 1013, "busy"], ["updated", "OFFLINE"]]);
+  client.close();
 });
 
 test("a procedure learns that its caller has gone, and how long it waits", async () => {
   const client = await lasting();
   const heard = [];
   const late = [];
+  const gone = [];
   client.register("slow", (payload, { signal, timeLeft }) => {
     heard.push(timeLeft());
     late.push(timeLeft);
+    signal.addEventListener("abort", () => gone.push(heard.length));
     return new Promise((resolve, reject) => {
       signal.onabort = () => (payload === "throws" ? reject(signal.reason) : resolve("too late"));
     });
@@ -958,7 +1035,14 @@ test("a procedure learns that its caller has gone, and how long it waits", async
   back(0);
   last().hear("~wse:cancel", null, "s3");
   await settled();
-  assert.deepEqual(last().talk, []);
+  assert.deepEqual([gone.length, last().talk], [3, []]);
+  client.register("prompt", (_, { signal }) => {
+    signal.addEventListener("abort", () => gone.push("too late"));
+  });
+  last().hear("prompt", null, "s4");
+  await settled();
+  last().hear("~wse:cancel", null, "s4");
+  assert.deepEqual([gone.length, last().talk], [3, [["~wse:response", null, "s4"]]]);
   assert.ok(!client.told.some(([name]) => name === "error"));
 });
 
@@ -973,6 +1057,11 @@ test("a server that says when to come back is believed to the second", async () 
   last().end();
   await passes(1);
   assert.equal(Paper.made.length, 3, "once");
+  for (const odd of [null, {}, { after: -1 }, { after: "soon" }]) {
+    await lasting();
+    last().hear("~wse:bye", odd);
+    assert.ok((await torn(1012)).resume);
+  }
   assert.deepEqual(client.told[0], ["suspended", 1012, "wse.server-closing"]);
 });
 
@@ -1052,7 +1141,7 @@ test("a connection that ends leaves no timer and no listener", async () => {
   client.close();
   const other = await lasting({}, { ...WELCOME, heartbeat: 0 });
   await passes(100);
-  assert.deepEqual(last().talk, []);
+  assert.deepEqual([other.status, last().talk], [Status.READY, []]);
   other.close();
   assert.equal(listening, 0);
 });

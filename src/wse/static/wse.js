@@ -280,7 +280,7 @@ class Session {
   /** What the other side lacks: numbers are what it counts, and it counts from what it has. */
   again() {
     this.acknowledged(this.told.received);
-    this.#sent = this.#fallen = this.#acked;
+    this.#sent = this.#acked;
     for (const one of this.#kept) one.number = this.#sent += 1;
     this.#unsaid = this.#unsaidBytes = 0;
     return this.#kept.map(({ data }) => data);
@@ -394,10 +394,9 @@ class Place {
 
   #lock(device) {
     const late = new AbortController();
-    const timer = after(UNLOADING, () => late.abort());
+    after(UNLOADING, () => late.abort());
     return new Promise((locked) => {
       const hold = () => {
-        clearTimeout(timer);
         locked(true);
         return this.#left;
       };
@@ -603,7 +602,7 @@ export class WseClient {
       const session = this.#session;
       if (outlives(this.#protocol)) {
         if (this.device !== undefined) hi.device = this.device;
-        if (session?.protocol === this.#protocol) {
+        if (session) {
           attempt.resumes = session;
           hi.resume = { session: session.told.session, received: session.received };
         }
@@ -716,10 +715,8 @@ export class WseClient {
     const goal = this.#connecting;
     this.#connecting = undefined;
     this.#stopWaiting();
-    if (code !== JUMP) {
-      this.#place?.leave();
-      this.#place = undefined;
-    }
+    this.#place?.leave();
+    this.#place = undefined;
     const told = this.#end([code, reason]) || this.#suspended;
     if (goal) {
       clearTimeout(goal.timer);
@@ -863,7 +860,7 @@ export class WseClient {
       case types.hi:
         return known && this.when.ignored.emit(type, payload);
     }
-    if (!outlives(this.#protocol) && stamp !== null && type.startsWith(`${types.call}:`)) {
+    if (stamp !== null && type.startsWith(`${types.call}:`)) {
       if (!known) return;
       return stamp?.success === true ? this.#settle(type, payload) : this.#settle(type, failure(stamp), true);
     }
