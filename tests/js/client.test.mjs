@@ -143,6 +143,18 @@ test("an identity function is asked on every attempt", async () => {
   assert.equal(last().said[0][1].identity, "token 2");
 });
 
+test("who closes while the identity is asked for opens nothing", async () => {
+  const client = make();
+  let tell;
+  const failed = assert.rejects(client.connect(() => new Promise((resolve) => { tell = resolve; })), code(ErrorCode.WS_CLIENT_ERROR));
+  await settled();
+  client.close();
+  await failed;
+  tell("too late");
+  await settled();
+  assert.equal(Paper.made.length, 0);
+});
+
 test("what an identity function throws, connect throws", async () => {
   const client = make({ reconnect: true });
   await assert.rejects(client.connect(() => { throw new RangeError("no token"); }), RangeError);
@@ -976,6 +988,9 @@ test("a server that is a classic one when the client comes back begins anew", as
   client.send("n", 4);
   assert.deepEqual(client.told, [["lost", 2], ["updated", "READY"], ["ready", { n: 3 }]]);
   assert.deepEqual(last().talk, [["n", 4, null]]);
+  const calling = outcome(client.call("slow", null, { timeout: 600 }));
+  await passes(200);
+  assert.deepEqual(calling, [], "the window of the session ends no call of the connection");
 });
 
 test("the window of one absence ends nothing later", async () => {
