@@ -593,6 +593,29 @@ async def test_a_tab_that_is_duplicated_is_another_device_also_when_it_is_loaded
 
 
 @story
+async def test_two_clients_of_one_page_are_two_devices_of_which_neither_replaces_the_other(
+    visit: Visit,
+) -> None:
+    page = await visit.signed_in("alice")
+    device = await page.evaluate(
+        """async () => {
+          const { WseClient } = await import("/wse.js");
+          const { hmac } = await import("/hmac.js");
+          const client = new WseClient(location.origin.replace("http", "ws") + "/ws");
+          client.challenge((quest) => hmac("violet umbrella", quest.nonce));
+          await client.connect("alice", { name: "a script" });
+          return client.device;
+        }"""
+    )
+    await expect(page.locator("#devices li")).to_have_count(2)
+    await expect(page.locator("#state")).to_have_text("connected")
+    assert device in visit.devices("alice")
+    assert await page.evaluate("Object.values(sessionStorage).sort()") == sorted(
+        visit.devices("alice")
+    )
+
+
+@story
 async def test_a_page_that_floods_is_sent_away_and_comes_back(visit: Visit) -> None:
     alice = await visit.signed_in("alice")
     bob = await visit.signed_in("bob")

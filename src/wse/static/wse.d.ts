@@ -163,7 +163,7 @@ export declare class WseClient {
     readonly resumed: Signal<[welcome: any]>;
     /** The session is lost: so many messages of ours have perhaps not arrived, and what the server sent may be missing. */
     readonly lost: Signal<[count: number]>;
-    /** A WebSocket that was open has ended, for good or with what belonged to it. */
+    /** A WebSocket that was open has ended, and its session with it. */
     readonly closed: Signal<[code: number, reason: string]>;
     /** `status` changed. A handler added later is told the last one. */
     readonly updated: Signal<[status: Status]>;

@@ -212,8 +212,8 @@ function onReturn(act) {
 
 /** What both sides count while connections come and go, and what is kept to be sent again. */
 class Session {
-  received = 0; // messages that have come
   answering = new Map(); // callers by their stamps
+  received = 0; // messages that have come
   #unsaid = 0; // those of them that we have not acknowledged
   #unsaidBytes = 0;
   #sent = 0;
@@ -334,7 +334,7 @@ class Pulse {
     this.#unlisten();
   }
 
-  /** A timer that is late has slept, or what it waited for had: it is not believed at once. */
+  /** A timer that is late was asleep, as the network may have been: the first such is not believed. */
   #ask(doubt = true) {
     const due = Date.now() + PATIENCE * 1000;
     this.#next(PATIENCE, () => {
@@ -488,7 +488,7 @@ export class WseClient {
   }
 
   close(reason = BY_CLIENT) {
-    if (new TextEncoder().encode(reason).length > 123) throw new RangeError("a reason has at most 123 bytes");
+    if (sizeOf(reason) > 123) throw new RangeError("a reason has at most 123 bytes");
     this.#stop(1000, reason);
   }
 
