@@ -6,11 +6,12 @@ With PICTURES set, what the pages look like goes into docs/images (`make picture
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,64 @@ pytestmark = [
 ]
 
 
+class Cable:
+    """What every byte between the browser and the server passes through."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._left = math.inf
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until both sides have ended it, or it is cut."""
+        if not self._left:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        ends = {writer, far_writer}
+        self._writers |= ends
+        await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+        self._writers -= ends
+        for end in ends:
+            end.close()
+
+    def cut_after(self, size: int) -> None:
+        """Cut every connection once so many bytes more have passed, and let none be made then."""
+        self._left = size
+
+    def mend(self) -> None:
+        self._left = math.inf
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                part = data[: int(min(self._left, len(data)))]
+                self._left -= len(part)
+                writer.write(part)
+                await writer.drain()
+                if not self._left:
+                    for end in self._writers:
+                        end.transport.abort()
+            writer.write_eof()
+
+
 class Visit:
     """The demo's server, and a browser at its page."""
 
-    def __init__(self, meeting: Meeting, url: str, browser: Browser) -> None:
+    def __init__(self, meeting: Meeting, cable: Cable, url: str, browser: Browser) -> None:
         self.meeting = meeting
+        self.cable = cable
         self.url = url
         self.browser = browser
         self.errors: list[str] = []
+        self.log: list[str] = []
+        """Who has joined and left."""
+        meeting.server.when.joined(lambda client, _: self.log.append(f"{client.cid} joined"))
+        meeting.server.when.left(lambda client, *_: self.log.append(f"{client.cid} left"))
+
+    def devices(self, cid: str) -> list[str]:
+        """What the devices of a user are called."""
+        return [conn.device for conn in self.meeting.server.clients[cid].conns.values()]
 
     async def window(self, **options: Any) -> BrowserContext:
         """Another browser window, or another phone: it shares nothing with others."""
@@ -88,12 +139,17 @@ async def visiting() -> AsyncIterator[Visit]:
         meeting.server.listen(port=0, pages=pages()) as listener,
         async_playwright() as playwright,
     ):
+        cable = Cable(listener.port)
+        way = await asyncio.start_server(cable.carry, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{way.sockets[0].getsockname()[1]}/"
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        visit = Visit(meeting, f"http://127.0.0.1:{listener.port}/", browser)
+        visit = Visit(meeting, cable, url, browser)
         try:
             yield visit
         finally:
             await browser.close()
+            way.close()
+            await way.wait_closed()
         assert visit.errors == []
 
 
@@ -329,7 +385,7 @@ async def test_everything_can_be_done_from_the_keyboard(visit: Visit) -> None:
     await expect(page.locator("#devices button")).to_have_count(1)
     assert await walk(page, "Tab", until="tear") == ["devices-title", "Drop device 2", "tear"]
     await keyboard.press("Enter")
-    await expect(page.locator("#messages")).to_contain_text("disconnected: 1006")
+    await expect(page.locator("#messages")).to_contain_text("connection lost: 1006")
     assert await focused(page) == "tear"
     await expect(page.locator("#state")).to_have_text("connected")
     assert await walk(page, "Tab", until="sign-out") == ["tear", "sign-out"]
@@ -348,21 +404,19 @@ async def test_what_is_typed_while_the_server_is_away_is_kept_and_can_be_sent_la
         await visit.meeting.server.close()
         await expect(alice.locator("#state")).to_have_text("coming back …")
         await expect(alice.locator("#tear")).to_be_disabled()
-        await alice.keyboard.type(", and the rest")
-        await alice.keyboard.press("Enter")
-        await expect(alice.locator("#messages")).to_contain_text("not sent: not connected now")
         await alice.focus("#a")
         await alice.keyboard.press("Enter")
-        await expect(alice.locator("#sum")).to_have_text("not connected now")
-        await alice.focus("#ask")
-        await alice.keyboard.press("Enter")
-        await expect(alice.locator("#asked")).to_have_text("not connected now")
         await alice.focus("#tear")
         await alice.keyboard.press("Enter")
         await expect(alice.locator("#messages")).to_contain_text("not cut: not connected now")
         await alice.focus("#text")
+        await alice.keyboard.type(", and the rest")
         await picture(alice, "coming-back")
     await expect(alice.locator("#state")).to_have_text("connected", timeout=20_000)
+    await expect(alice.locator("#messages")).to_contain_text(
+        "the session is over: 1 of your messages perhaps did not arrive"
+    )
+    await expect(alice.locator("#sum")).to_have_text("the connection was lost")
     await expect(alice.locator("#tear")).to_be_enabled()
     assert await focused(alice) == "text"
     await alice.keyboard.press("Enter")
@@ -390,9 +444,9 @@ async def test_what_has_the_focus_keeps_it_while_others_come_and_go(visit: Visit
     carol = await visit.signed_in("carol")
     await expect(first.locator("#people li")).to_have_count(3)
     assert await first.evaluate("document.activeElement.selectedOptions[0] === window.chosen")
-    await carol.close()
-    await bob.close()
-    await expect(first.locator("#people li")).to_have_count(1)
+    await carol.click("#sign-out")
+    await bob.close()  # which might be a page that is loaded again
+    await expect(first.locator("#people li")).to_have_count(1, timeout=20_000)
     assert await focused(first) == "to"
 
 
@@ -435,7 +489,8 @@ async def test_a_torn_cable_heals(visit: Visit) -> None:
     alice = await visit.signed_in("alice")
     bob = await visit.signed_in("bob")
     await alice.click("#tear")
-    await expect(alice.locator("#messages")).to_contain_text("disconnected: 1006")
+    await expect(alice.locator("#messages")).to_contain_text("connection lost: 1006")
+    await expect(alice.locator("#messages")).to_contain_text("back, and nothing is missing")
     await expect(alice.locator("#state")).to_have_text("connected")
     await expect(bob.locator("#people li")).to_have_text(["Alice1 device", "Bob1 device, you"])
     await bob.fill("#text", "welcome back")
@@ -444,7 +499,7 @@ async def test_a_torn_cable_heals(visit: Visit) -> None:
 
 
 @story
-async def test_what_is_left_of_a_connection_that_only_the_page_knows_lost_can_be_dropped(
+async def test_a_page_that_alone_knows_that_its_connection_is_lost_takes_its_place_again(
     visit: Visit,
 ) -> None:
     window = await visit.window()
@@ -460,11 +515,104 @@ async def test_what_is_left_of_a_connection_that_only_the_page_knows_lost_can_be
     devices = page.locator("#devices li")
     await expect(devices).to_have_text([re.compile("this one")])
     await page.evaluate("latest.onclose({ code: 1006, reason: '' })")
-    await expect(devices).to_have_text([re.compile("Drop$"), re.compile("this one$")])
-    await page.get_by_label("Drop device 1").click()
+    await expect(page.locator("#messages")).to_contain_text("back, and nothing is missing")
     await expect(devices).to_have_text([re.compile("this one")])
     await expect(page.locator("#state")).to_have_text("connected")
+    assert visit.log == ["alice joined"]
     assert len(visit.meeting.server.clients["alice"].conns) == 1
+
+
+@story
+async def test_a_page_whose_cable_is_cut_in_mid_sentence_misses_nothing(visit: Visit) -> None:
+    alice = await visit.signed_in("alice")
+    bob = await visit.signed_in("bob")
+    visit.cable.cut_after(5_000)
+    said = [f"line {number} " + "-" * 60 for number in range(120)]
+    for text in said:
+        visit.meeting.server.broadcast("said", {"who": "bob", "text": text, "to": "everybody"})
+    for page in (alice, bob):
+        await expect(page.locator("#state")).to_have_text("coming back \u2026")
+    await alice.fill("#text", "can you hear me?")
+    await alice.press("#text", "Enter")
+    await alice.press("#a", "Enter")
+    visit.cable.mend()
+    for page in (alice, bob):
+        await expect(page.locator("#messages")).to_contain_text("can you hear me?")
+        heard = await page.locator("#messages li:not(.event)").all_inner_texts()
+        assert heard == [
+            *(f"Bob to everybody: {text}" for text in said),
+            "Alice to everybody: can you hear me?",
+        ]
+        await expect(page.locator("#people li")).to_have_count(2)
+    await expect(alice.locator("#sum")).to_have_text("= 8")
+    assert visit.log == ["alice joined", "bob joined"]
+
+
+@story
+async def test_a_page_that_is_loaded_again_is_the_same_device_and_nobody_leaves(
+    visit: Visit,
+) -> None:
+    window = await visit.window()
+    page = await visit.signed_in("alice", window)
+    other = await visit.signed_in("alice", window)
+    (first, second) = visit.devices("alice")
+    for _ in range(3):
+        await page.reload()
+        await sign_in(page, "alice")
+        await expect(page.locator("#state")).to_have_text("connected")
+        await expect(page.locator("#devices li")).to_have_count(2)
+        assert set(visit.devices("alice")) == {first, second}
+    await expect(other.locator("#devices li")).to_have_count(2)
+    assert visit.log == ["alice joined"]
+
+
+@story
+async def test_a_tab_that_is_duplicated_is_another_device_also_when_it_is_loaded_again(
+    visit: Visit,
+) -> None:
+    page = await visit.signed_in("alice")
+    (original,) = visit.devices("alice")
+    async with page.expect_popup() as opening:
+        await page.evaluate("window.open(location.href)")  # which copies what the tab has stored
+    copy = await opening.value
+    stored = "Object.values(sessionStorage)"
+    assert await copy.evaluate(stored) == await page.evaluate(stored) == [original]
+    await sign_in(copy, "alice")
+    await expect(copy.locator("#devices li")).to_have_count(2)
+    await copy.reload()
+    await sign_in(copy, "alice")
+    for one in (page, copy):
+        await expect(one.locator("#state")).to_have_text("connected")
+        await expect(one.locator("#devices li")).to_have_count(2)
+    mine, others = await page.evaluate(stored), await copy.evaluate(stored)
+    assert mine == [original]
+    assert set(visit.devices("alice")) == {*mine, *others}
+    await expect(page.locator("#sent-away")).to_be_hidden()
+    assert "connection lost" not in await page.locator("#messages").inner_text()
+    assert visit.log == ["alice joined"]
+
+
+@story
+async def test_two_clients_of_one_page_are_two_devices_of_which_neither_replaces_the_other(
+    visit: Visit,
+) -> None:
+    page = await visit.signed_in("alice")
+    device = await page.evaluate(
+        """async () => {
+          const { WseClient } = await import("/wse.js");
+          const { hmac } = await import("/hmac.js");
+          const client = new WseClient(location.origin.replace("http", "ws") + "/ws");
+          client.challenge((quest) => hmac("violet umbrella", quest.nonce));
+          await client.connect("alice", { name: "a script" });
+          return client.device;
+        }"""
+    )
+    await expect(page.locator("#devices li")).to_have_count(2)
+    await expect(page.locator("#state")).to_have_text("connected")
+    assert device in visit.devices("alice")
+    assert await page.evaluate("Object.values(sessionStorage).sort()") == sorted(
+        visit.devices("alice")
+    )
 
 
 @story

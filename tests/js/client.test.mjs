@@ -22,7 +22,8 @@ class Paper {
     this.left = end;
   }
 
-  open() {
+  open(protocol = "wse-default-json") {
+    this.protocol = protocol;
     this.readyState = 1;
     this.onopen({});
   }
@@ -38,6 +39,11 @@ class Paper {
 
   get said() {
     return this.sent.map((data) => JSON.parse(data));
+  }
+
+  /** What was said after the hi. */
+  get talk() {
+    return this.said.slice(1);
   }
 }
 
@@ -58,9 +64,14 @@ async function welcomed(options, identity = "key") {
   return client;
 }
 
+/** In steps, as a timer that is set meanwhile counts from their end. */
 async function passes(seconds) {
-  mock.timers.tick(seconds * 1000);
-  await settled();
+  const milliseconds = Math.round(seconds * 1000);
+  const step = Math.max(50, Math.ceil(milliseconds / 2000));
+  for (let left = milliseconds; left >= 0; left -= step) {
+    mock.timers.tick(Math.min(step, left));
+    await settled();
+  }
 }
 
 /** A page, or the lack of one: what the client listens to, and how to make it happen. */
@@ -81,6 +92,7 @@ class Page extends Heard {
 let listening;
 let onLine;
 let window;
+let locks;
 
 let shown;
 
@@ -89,11 +101,12 @@ beforeEach(() => {
   shown = [];
   listening = 0;
   onLine = true;
+  locks = undefined;
   window = new Heard();
   mock.timers.enable({ apis: ["setTimeout", "Date"] });
   mock.method(Math, "random", () => 0.5);
   mock.method(console, "error", (error) => shown.push(error));
-  Object.defineProperty(globalThis, "navigator", { configurable: true, value: { get onLine() { return onLine; } } });
+  Object.defineProperty(globalThis, "navigator", { configurable: true, value: { get onLine() { return onLine; }, get locks() { return locks; } } });
   globalThis.document = new Page();
   globalThis.addEventListener = window.addEventListener.bind(window);
   globalThis.removeEventListener = window.removeEventListener.bind(window);
@@ -103,6 +116,7 @@ afterEach(() => {
   mock.restoreAll();
   mock.timers.reset();
   delete globalThis.document;
+  delete globalThis.sessionStorage;
 });
 
 // -- connecting
@@ -111,7 +125,7 @@ test("connect says who this is and gives the welcome", async () => {
   const client = make();
   const connecting = client.connect({ token: 1 }, { app: "x" });
   await settled();
-  assert.deepEqual([last().url, last().protocols], ["ws://test/", ["wse-default-json"]]);
+  assert.deepEqual([last().url, last().protocols], ["ws://test/", ["wse.5.json", "wse-default-json"]]);
   last().open();
   assert.deepEqual(last().said, [["~wse:hi", { identity: { token: 1 }, meta: { app: "x" } }, null]]);
   last().hear("~wse:welcome");
@@ -127,6 +141,18 @@ test("an identity function is asked on every attempt", async () => {
   await passes(1);
   last().open();
   assert.equal(last().said[0][1].identity, "token 2");
+});
+
+test("who closes while the identity is asked for opens nothing", async () => {
+  const client = make();
+  let tell;
+  const failed = assert.rejects(client.connect(() => new Promise((resolve) => { tell = resolve; })), code(ErrorCode.WS_CLIENT_ERROR));
+  await settled();
+  client.close();
+  await failed;
+  tell("too late");
+  await settled();
+  assert.equal(Paper.made.length, 0);
 });
 
 test("what an identity function throws, connect throws", async () => {
@@ -252,7 +278,7 @@ test("a page that becomes visible tries at once", async () => {
   await settled();
   assert.equal(Paper.made.length, 2);
   document.dispatchEvent(new Event("visibilitychange"));
-  await passes(200);
+  await passes(20);
   assert.equal(Paper.made.length, 2, "one attempt at a time");
 });
 
@@ -264,7 +290,8 @@ test("closing ends the wait, and leaves no timer and no listener", async () => {
   const cleared = mock.method(globalThis, "clearTimeout");
   assert.equal(listening, 2);
   client.close();
-  assert.deepEqual([listening, cleared.mock.callCount()], [0, 1]);
+  const timers = cleared.mock.calls.filter(({ arguments: [timer] }) => timer !== undefined);
+  assert.deepEqual([listening, timers.length], [0, 1]);
   window.dispatchEvent(new Event("online"));
   await passes(3600);
   assert.equal(Paper.made.length, 1);
@@ -501,6 +528,776 @@ test("a WebSocket that fails has somebody who listens", async () => {
   last().onerror({});
   last().end();
   await failed;
+});
+
+// -- sessions that outlive a connection
+
+const WELCOME = { session: "s1", conn: "c1", device: "d1", resumed: false, received: 0, window: 120, ring: 1024, ring_bytes: 2 ** 20, heartbeat: 25 };
+const RESUMED = { ...WELCOME, resumed: true };
+
+/** A client whose connection may be lost. Everything that it tells is in `client.told`. */
+async function lasting(options, stamp = WELCOME) {
+  const client = make({ reconnect: true, backoff: { first: 0.5, cap: 0.5 }, ...options });
+  client.told = [];
+  for (const [name, when] of Object.entries(client.when)) {
+    if (name !== "ignored") when((...what) => client.told.push([name, ...what.map((one) => one?.code ?? one)]));
+  }
+  const connecting = client.connect("key");
+  await settled();
+  last().open("wse.5.json");
+  last().hear("~wse:welcome", { n: 1 }, stamp);
+  assert.deepEqual(await connecting, { n: 1 });
+  client.told.splice(0);
+  return client;
+}
+
+/** The connection is lost, and there is another: its hi. */
+async function torn(code = 1006) {
+  last().end(code);
+  return again();
+}
+
+async function again() {
+  const made = Paper.made.length;
+  await passes(0.5);
+  assert.equal(Paper.made.length, made + 1);
+  last().open("wse.5.json");
+  return last().said[0][1];
+}
+
+function back(received, stamp = RESUMED) {
+  last().hear("~wse:welcome", { n: 2 }, { ...stamp, received });
+}
+
+/** How a call ended, as soon as it has. */
+function outcome(calling) {
+  const told = [];
+  calling.then((value) => told.push(value), (error) => told.push(error.code ?? error));
+  return told;
+}
+
+test("a lost connection is no end: what was not counted is sent again, then what was said meanwhile", async () => {
+  const client = await lasting();
+  for (const n of [1, 2, 3]) client.send("n", n);
+  last().hear("~wse:ack", 1);
+  last().hear("m");
+  const hi = await torn();
+  assert.deepEqual(hi, { identity: "key", meta: {}, device: "d1", resume: { session: "s1", received: 1 } });
+  client.send("n", 4);
+  assert.deepEqual(last().talk, []);
+  client.when.updated((status) => status === Status.READY && client.send("n", 5));
+  back(2);
+  assert.deepEqual(last().talk, [["n", 3], ["n", 4], ["n", 5]]);
+  assert.deepEqual(client.told, [
+    ["suspended", 1006, ""],
+    ["updated", "RE_CONNECTING"],
+    ["connected"],
+    ["updated", "READY"],
+    ["resumed", { n: 2 }],
+  ]);
+  last().hear("~wse:ack", 5);
+  assert.equal(client.status, Status.READY);
+});
+
+test("numbers go on from what the other side has", async () => {
+  const client = await lasting();
+  for (const n of [1, 2, 3]) client.send("n", n);
+  await torn();
+  back(1);
+  last().hear("~wse:ack", 2);
+  assert.deepEqual((await torn()).resume, { session: "s1", received: 0 });
+  back(2);
+  assert.deepEqual(last().talk, [["n", 3]]);
+  await torn();
+  back(3);
+  assert.deepEqual(last().talk, []);
+});
+
+test("after the codes of an accident a session goes on, after others it does not", async () => {
+  for (const accident of [1005, 1006, 1011, 1012, 1013, 1014]) {
+    const client = await lasting();
+    assert.ok((await torn(accident)).resume, `${accident}`);
+    assert.deepEqual(client.told[0], ["suspended", accident, ""]);
+  }
+  for (const end of [1000, 1001, 1002, 1008, 4000]) {
+    const client = await lasting();
+    last().end(end);
+    assert.deepEqual(client.told.slice(0, 2), [["closed", end, ""], ["updated", "OFFLINE"]]);
+    assert.throws(() => client.send("n"), code(ErrorCode.CONNECTION_NOT_READY));
+    client.close();
+  }
+  for (const [options, stamp] of [[{ reconnect: false }, WELCOME], [{}, { ...WELCOME, window: 0 }]]) {
+    const client = await lasting(options, stamp);
+    last().end(1006);
+    assert.deepEqual(client.told.slice(0, 2), [["closed", 1006, ""], ["updated", "OFFLINE"]]);
+    client.close();
+  }
+});
+
+test("without reconnection a session is not gone on with, and the device is the same", async () => {
+  const client = await lasting({ reconnect: false });
+  last().end();
+  client.connect("key").catch(() => {});
+  await settled();
+  last().open("wse.5.json");
+  assert.deepEqual(last().said, [["~wse:hi", { identity: "key", meta: {}, device: "d1" }]]);
+});
+
+test("a call outlives its connection, in both directions", async () => {
+  const client = await lasting();
+  let answer;
+  client.register("slow", () => new Promise((resolve) => { answer = resolve; }));
+  client.register("prompt", () => 1);
+  const first = outcome(client.call("first", 1));
+  assert.deepEqual(last().talk, [["first", 1, "1", 30000]]);
+  last().hear("slow", null, "s1");
+  last().hear("prompt", null, "s2");
+  last().hear("prompt", null, "~wse:call:s3");
+  await settled();
+  await torn();
+  const second = outcome(client.call("second", null, { timeout: 5 }));
+  answer("late");
+  await settled();
+  back(1);
+  assert.deepEqual(last().talk, [
+    ["~wse:response", 1, "s2"],
+    ["~wse:response", 1, "~wse:call:s3"],
+    ["second", null, "2", 5000],
+    ["~wse:response", "late", "s1"],
+  ]);
+  last().hear("~wse:response", "one", "1");
+  last().hear("~wse:response-err", { code: "mine" }, "2");
+  await settled();
+  assert.deepEqual([first, second], [["one"], ["mine"]]);
+});
+
+test("a session that is not gone on with is told as lost, and its calls fail", async () => {
+  const client = await lasting();
+  client.send("n", 1);
+  client.send("n", 2, { keep: false });
+  const calling = outcome(client.call("slow"));
+  last().hear("~wse:ack", 1);
+  await torn();
+  client.send("n", 3);
+  client.told.splice(0);
+  back(0, { ...WELCOME, session: "s2" });
+  await settled();
+  assert.deepEqual(calling, [ErrorCode.RP_DISCONNECT]);
+  assert.deepEqual(client.told, [["lost", 3], ["updated", "READY"], ["ready", { n: 2 }]]);
+  assert.deepEqual(last().talk, []);
+  client.call("anew").catch(() => {});
+  assert.deepEqual(last().talk, [["anew", null, "1", 30000]]);
+  assert.deepEqual((await torn()).resume, { session: "s2", received: 0 });
+});
+
+test("once the window has passed nothing waits any more, and the client still comes back", async () => {
+  const client = await lasting({ backoff: { first: 1000, cap: 1000 } }, { ...WELCOME, window: 60 });
+  const calling = outcome(client.call("slow", null, { timeout: 600 }));
+  last().end();
+  await passes(59);
+  client.send("n", 1);
+  assert.deepEqual(calling, []);
+  client.told.splice(0);
+  await passes(1);
+  assert.deepEqual([client.told, calling], [[["lost", 2]], [ErrorCode.RP_DISCONNECT]]);
+  assert.throws(() => client.send("n", 2), code(ErrorCode.CONNECTION_NOT_READY));
+  assert.equal(client.status, Status.RE_CONNECTING);
+  await passes(445);
+  last().open("wse.5.json");
+  assert.equal(last().said[0][1].resume, undefined);
+  back(0, WELCOME);
+  assert.deepEqual(client.told.slice(1), [["connected"], ["updated", "READY"], ["ready", { n: 2 }]]);
+});
+
+test("a session that is gone on with after it was told as lost is left for a fresh one", async () => {
+  const client = await lasting({}, { ...WELCOME, window: 1 });
+  client.send("n", 1);
+  await torn();
+  await passes(1);
+  assert.deepEqual(client.told.at(-1), ["lost", 1]);
+  client.told.splice(0);
+  back(1);
+  assert.deepEqual(last().left, [1000, "wse.by-client"]);
+  assert.equal((await again()).resume, undefined);
+  back(0, WELCOME);
+  assert.deepEqual(client.told, [["error", ErrorCode.WS_CLIENT_ERROR], ["connected"], ["updated", "READY"], ["ready", { n: 2 }]]);
+  assert.deepEqual(last().talk, []);
+});
+
+test("who gives up while suspended tells what is lost, and the end that was not told", async () => {
+  const endings = [
+    [(client) => client.close("enough"), [1000, "enough"]],
+    [(client) => { client.jump("ws://other/").catch(() => {}); }, [4000, "jump"]],
+    [async () => { await again(); last().end(1000, "wse.replaced"); }, [1000, "wse.replaced"]],
+    [async () => { await again(); last().hear("~wse:challenge", 1); await settled(); }, [1000, "wse.by-client"]],
+    [async () => { await again(); back(9); }, [1000, "wse.protocol-error"]],
+  ];
+  for (const [end, expected] of endings) {
+    const client = await lasting();
+    const calling = outcome(client.call("slow"));
+    last().end();
+    client.told.splice(0);
+    await end(client);
+    await settled();
+    assert.deepEqual(calling, [ErrorCode.RP_DISCONNECT]);
+    const told = client.told.filter(([name]) => name !== "error" && name !== "connected");
+    assert.deepEqual(told.slice(0, 3), [["lost", 1], ["closed", ...expected], ["updated", "OFFLINE"]]);
+    client.close();
+  }
+});
+
+test("a server that goes on and fails is no end while the session waits", async () => {
+  const client = await lasting({ timeout: 3 });
+  await torn();
+  last().end(1013, "busy");
+  await again();
+  await passes(2.8);
+  assert.deepEqual(last().left, [], "a code would end the session");
+  await again();
+  back(0);
+  const names = client.told.map(([name]) => name);
+  assert.deepEqual(names, ["suspended", "updated", "connected", "error", "connected", "error", "connected", "updated", "resumed"]);
+});
+
+test("handlers of suspended may send, and may leave", async () => {
+  const client = await lasting();
+  client.when.suspended.once(() => client.send("n", 1));
+  await torn();
+  back(0);
+  assert.deepEqual(last().talk, [["n", 1]]);
+  client.when.suspended(() => client.close());
+  last().end();
+  await passes(100);
+  assert.equal(Paper.made.length, 2);
+  assert.equal(client.status, Status.OFFLINE);
+});
+
+test("what may be lost is skipped without a connection, and not sent again", async () => {
+  const client = await lasting();
+  client.send("n", 1);
+  client.send("cursor", 2, { keep: false });
+  client.send("n", 3);
+  last().hear("~wse:ack", 3);
+  client.send("cursor", 4, { keep: false });
+  client.send("n", 5);
+  await torn();
+  client.send("cursor", 6, { keep: false });
+  back(3);
+  assert.deepEqual(last().talk, [["n", 5]]);
+  last().hear("~wse:ack", 5);
+  assert.equal(client.status, Status.OFFLINE, "of five it has sent four that count");
+});
+
+test("without a connection so many messages, and so many bytes, find room, and none falls out", async () => {
+  const many = await lasting();
+  last().end();
+  for (let n = 0; n < 1024; n += 1) many.send("n", n);
+  assert.throws(() => many.send("n"), code(ErrorCode.OUTBOX_FULL));
+  await assert.rejects(many.call("n"), code(ErrorCode.OUTBOX_FULL));
+  many.send("cursor", 1, { keep: false });
+  await again();
+  back(0);
+  assert.deepEqual(last().talk.map(([, n]) => n), Array.from({ length: 1024 }, (_, n) => n));
+  const large = await lasting();
+  last().end();
+  const umlauts = "\u00e4".repeat(2 ** 18);
+  large.send("half", umlauts);
+  const leaving = new AbortController();
+  large.call("half", umlauts, { signal: leaving.signal }).catch(() => {});
+  assert.throws(() => large.send("small"), code(ErrorCode.OUTBOX_FULL));
+  leaving.abort();
+  large.send("small");
+});
+
+test("answers always find room", async () => {
+  const client = await lasting();
+  let answer;
+  client.register("slow", () => new Promise((resolve) => { answer = resolve; }));
+  last().hear("slow", null, "s");
+  await settled();
+  last().end();
+  for (let n = 0; n < 1024; n += 1) client.send("n", n);
+  answer(1);
+  await settled();
+  await again();
+  back(0);
+  assert.deepEqual(last().said.at(-1), ["~wse:response", 1, "s"]);
+});
+
+test("with a connection the oldest fall out, and a server that lacks them gets a fresh session", async () => {
+  for (const [count, payload, kept] of [[1030, null, 1024], [5, "x".repeat(2 ** 18), 4]]) {
+    const fell = count + 1 - kept; // with the call that follows
+    for (const received of [fell, fell - 1]) {
+      const client = await lasting();
+      for (let n = 0; n < count; n += 1) client.send("n", payload);
+      const calling = outcome(client.call("slow"));
+      last().hear("~wse:ack", 1);
+      await torn();
+      client.told.splice(0);
+      back(received);
+      await settled();
+      const whole = received === fell;
+      assert.equal(last().talk.length, whole ? kept : 0);
+      assert.deepEqual(calling, whole ? [] : [ErrorCode.RP_DISCONNECT]);
+      assert.deepEqual(client.told[0], whole ? ["updated", "READY"] : ["lost", count]);
+      if (!whole) {
+        assert.deepEqual(last().left, [1000, "wse.by-client"]);
+        assert.equal((await again()).resume, undefined);
+      }
+      client.close();
+    }
+  }
+});
+
+test("what comes is acknowledged in time, and sooner where it is much", async () => {
+  const client = await lasting({}, { ...WELCOME, ring: 8, ring_bytes: 4000 });
+  last().hear("m");
+  await passes(0.19);
+  assert.deepEqual(last().talk, []);
+  await passes(0.01);
+  assert.deepEqual(last().talk, [["~wse:ack", 1]]);
+  await passes(1);
+  last().hear("m");
+  last().hear("~wse:ping");
+  last().hear("~wse:pong");
+  last().hear("~wse:ack", 0);
+  last().hear("~wse:bye", { reason: "", after: 0.1 });
+  assert.deepEqual(last().talk.slice(1), [["~wse:pong"]]);
+  last().hear("nobody handles this");
+  assert.deepEqual(last().talk.slice(2), [["~wse:ack", 3]]);
+  last().hear("m", "\u00e4".repeat(500));
+  assert.deepEqual(last().talk.slice(3), [["~wse:ack", 4]]);
+  await passes(1);
+  assert.equal(last().talk.length, 4);
+  client.register("add", () => 1);
+  for (const odd of [["~wse:cancel", null, "x"], ["~wse:response", 1, "x"], ["~wse:what"], ["~wse:hi"]]) last().hear(...odd);
+  assert.deepEqual(last().talk.slice(4), [["~wse:ack", 6], ["~wse:ack", 8]]);
+  last().hear("m");
+  assert.deepEqual((await torn()).resume, { session: "s1", received: 9 });
+  back(0, { ...RESUMED, ring: 8, ring_bytes: 4000 });
+  await passes(1);
+  assert.deepEqual(last().talk, [], "told with the hi");
+  for (const count of [10, 11]) {
+    last().hear("m");
+    assert.deepEqual(last().talk.slice(count - 10), []);
+    await passes(0.2);
+    assert.deepEqual(last().talk.slice(count - 10), [["~wse:ack", count]]);
+  }
+});
+
+test("numbers that cannot be are the end of the session", async () => {
+  for (const count of [3, 0, -1, 1.5, "1", null]) {
+    const client = await lasting();
+    client.send("n", 1);
+    client.send("n", 2);
+    last().hear("~wse:ack", 1);
+    last().hear("~wse:ack", count);
+    assert.deepEqual(last().left, [1000, "wse.protocol-error"], `${count}`);
+    assert.deepEqual(client.told.slice(0, 2), [["error", ErrorCode.PROTOCOL_VIOLATION], ["closed", 1000, "wse.protocol-error"]]);
+  }
+  for (const stamp of [null, {}, { ...WELCOME, received: 1 }, RESUMED, { ...WELCOME, session: 1 }, { ...WELCOME, received: "0" }]) {
+    const client = make({ reconnect: true });
+    const failed = assert.rejects(client.connect("key"), code(ErrorCode.WS_CLIENT_ERROR));
+    await settled();
+    last().open("wse.5.json");
+    last().hear("~wse:welcome", null, stamp);
+    await failed;
+    assert.deepEqual(last().left, [1000, "wse.protocol-error"]);
+  }
+  await lasting();
+  await torn();
+  back(0, { ...RESUMED, session: "s2" });
+  assert.deepEqual(last().left, [1000, "wse.protocol-error"]);
+  for (const ms of [-1, "5", {}]) {
+    await lasting();
+    last().hear("add", null, "s", ms);
+    assert.deepEqual(last().left, [1000, "wse.protocol-error"]);
+  }
+});
+
+test("a caller that waits no longer says so, and its call is not sent again", async () => {
+  const client = await lasting();
+  const slow = outcome(client.call("slow", 1, { timeout: 2 }));
+  const leaving = new AbortController();
+  const left = outcome(client.call("left", 2, { signal: leaving.signal }));
+  const done = outcome(client.call("done", 3, { signal: leaving.signal }));
+  last().hear("~wse:response", "yes", "3");
+  leaving.abort("enough");
+  await passes(2);
+  assert.deepEqual([slow, left, done], [[ErrorCode.RP_TIMEOUT], ["enough"], ["yes"]]);
+  assert.deepEqual(last().talk.slice(3), [["~wse:cancel", null, "2"], ["~wse:ack", 1], ["~wse:cancel", null, "1"]]);
+  await torn();
+  back(0);
+  assert.deepEqual(last().talk, [["done", 3, "3", 30000], ["~wse:cancel", null, "2"], ["~wse:cancel", null, "1"]]);
+  await assert.rejects(client.call("never", 4, { signal: leaving.signal }), (reason) => reason === "enough");
+  assert.equal(last().talk.length, 3);
+  const arrived = outcome(client.call("arrived", 5, { timeout: 0.0004 }));
+  last().hear("~wse:ack", 4);
+  await passes(0.1);
+  assert.deepEqual(arrived, [ErrorCode.RP_TIMEOUT]);
+  client.call("in vain", 6, { timeout: -1 }).catch(() => {});
+  client.call("for ever", 7, { timeout: Infinity }).catch(() => {});
+  assert.deepEqual(last().talk.slice(3), [
+    ["arrived", 5, "4", 1],
+    ["~wse:cancel", null, "4"],
+    ["in vain", 6, "5", 0],
+    ["for ever", 7, "6"],
+  ]);
+});
+
+test("a call that is given up while suspended goes with a cancel if it may have arrived, else not at all", async () => {
+  const client = await lasting();
+  const calling = [outcome(client.call("before", 1, { timeout: 2 }))];
+  last().end();
+  calling.push(outcome(client.call("meanwhile", 2, { timeout: 1 })));
+  await again();
+  await passes(2);
+  assert.deepEqual(calling, [[ErrorCode.RP_TIMEOUT], [ErrorCode.RP_TIMEOUT]]);
+  back(1);
+  assert.deepEqual(last().talk, [["~wse:cancel", null, "1"]]);
+});
+
+test("a classic server hears of no cancel, and is not asked for signs of life", async () => {
+  const client = await welcomed({ reconnect: true });
+  const leaving = new AbortController();
+  const left = outcome(client.call("slow", 1, { signal: leaving.signal }));
+  leaving.abort("enough");
+  client.send("cursor", 1, { keep: false });
+  last().hear("~wse:ping");
+  client.register("one", (_, { signal, timeLeft }) => [signal.aborted, timeLeft() ?? "no limit"]);
+  last().hear("one", null, "s", "what is no deadline");
+  await passes(60);
+  assert.deepEqual(left, ["enough"]);
+  assert.deepEqual(last().talk, [
+    ["slow", 1, "~wse:call:slow:1"],
+    ["cursor", 1, null],
+    ["~wse:response", [false, "no limit"], "s"],
+  ]);
+});
+
+test("a server that is a classic one when the client comes back begins anew", async () => {
+  const client = await lasting();
+  last().end();
+  await passes(0.5);
+  client.send("n", 1);
+  last().open();
+  client.send("n", 2);
+  assert.deepEqual(last().said, [["~wse:hi", { identity: "key", meta: {} }, null]]);
+  client.told.splice(0);
+  last().hear("~wse:welcome", { n: 3 });
+  client.send("n", 4);
+  assert.deepEqual(client.told, [["lost", 2], ["updated", "READY"], ["ready", { n: 3 }]]);
+  assert.deepEqual(last().talk, [["n", 4, null]]);
+  const calling = outcome(client.call("slow", null, { timeout: 600 }));
+  await passes(200);
+  assert.deepEqual(calling, [], "the window of the session ends no call of the connection");
+});
+
+test("the window of one absence ends nothing later", async () => {
+  const quiet = { heartbeat: 0, window: 60 };
+  const client = await lasting({}, { ...WELCOME, ...quiet });
+  await torn();
+  back(0, { ...RESUMED, ...quiet });
+  const resumed = outcome(client.call("slow", null, { timeout: 600 }));
+  await passes(100);
+  assert.deepEqual(resumed, []);
+  last().end();
+  client.close();
+  client.connect("key").catch(() => {});
+  await settled();
+  last().open("wse.5.json");
+  last().hear("~wse:welcome", null, { ...WELCOME, ...quiet, session: "s2" });
+  const anew = outcome(client.call("slow", null, { timeout: 600 }));
+  await passes(100);
+  assert.deepEqual(anew, []);
+});
+
+test("who closed while suspended and connects again is told of the next end as of the first", async () => {
+  const client = await lasting();
+  last().end();
+  client.close();
+  client.connect("key").catch(() => {});
+  await settled();
+  last().open("wse.5.json");
+  client.told.splice(0);
+  last().end(1013, "busy");
+  assert.deepEqual(client.told.slice(0, 2), [["closed", 1013, "busy"], ["updated", "OFFLINE"]]);
+  client.close();
+});
+
+test("a procedure learns that its caller has gone, and how long it waits", async () => {
+  const client = await lasting();
+  const heard = [];
+  const late = [];
+  const gone = [];
+  client.register("slow", (payload, { signal, timeLeft }) => {
+    heard.push(timeLeft());
+    late.push(timeLeft);
+    signal.addEventListener("abort", () => gone.push(heard.length));
+    return new Promise((resolve, reject) => {
+      signal.onabort = () => (payload === "throws" ? reject(signal.reason) : resolve("too late"));
+    });
+  });
+  last().hear("slow", null, "s1", 5000);
+  last().hear("slow", "throws", "s2");
+  last().hear("slow", null, "s3", 0);
+  await passes(2);
+  assert.deepEqual([heard, late.map((timeLeft) => timeLeft())], [[5, undefined, 0], [3, undefined, 0]]);
+  last().hear("~wse:cancel", null, "s1");
+  last().hear("~wse:cancel", null, "s2");
+  last().hear("~wse:cancel", null, "unknown");
+  await torn();
+  back(0);
+  last().hear("~wse:cancel", null, "s3");
+  await settled();
+  assert.deepEqual([gone.length, last().talk], [3, []]);
+  client.register("prompt", (_, { signal }) => {
+    signal.addEventListener("abort", () => gone.push("too late"));
+  });
+  last().hear("prompt", null, "s4");
+  await settled();
+  last().hear("~wse:cancel", null, "s4");
+  assert.deepEqual([gone.length, last().talk], [3, [["~wse:response", null, "s4"]]]);
+  assert.ok(!client.told.some(([name]) => name === "error"));
+});
+
+test("a server that says when to come back is believed to the second", async () => {
+  const client = await lasting();
+  last().hear("~wse:bye", { reason: "wse.server-closing", after: 7.5 });
+  last().end(1012, "wse.server-closing");
+  await passes(7.4);
+  assert.equal(Paper.made.length, 1);
+  await passes(0.1);
+  assert.equal(Paper.made.length, 2);
+  last().end();
+  await passes(1);
+  assert.equal(Paper.made.length, 3, "once");
+  for (const odd of [null, {}, { after: -1 }, { after: "soon" }]) {
+    await lasting();
+    last().hear("~wse:bye", odd);
+    assert.ok((await torn(1012)).resume);
+  }
+  assert.deepEqual(client.told[0], ["suspended", 1012, "wse.server-closing"]);
+});
+
+// -- signs of life
+
+test("after silence the server is asked once, and left if it does not answer, to come back at once", async () => {
+  const client = await lasting();
+  await passes(24);
+  last().hear("m");
+  await passes(24.9);
+  assert.deepEqual(last().talk, [["~wse:ack", 1]]);
+  await passes(0.1);
+  assert.deepEqual(last().talk.slice(1), [["~wse:ping"]]);
+  await passes(9);
+  last().hear("~wse:pong");
+  await passes(24.9);
+  assert.equal(last().talk.length, 2);
+  await passes(0.1);
+  assert.deepEqual(last().talk.slice(2), [["~wse:ping"]]);
+  const silent = last();
+  await passes(9.9);
+  assert.equal(silent.left, undefined);
+  await passes(0.1);
+  assert.deepEqual(silent.left, [], "a code would end the session");
+  assert.deepEqual(client.told, [["suspended", 1006, "wse.heartbeat-lost"], ["updated", "RE_CONNECTING"]]);
+  await passes(0);
+  assert.equal(Paper.made.length, 2);
+  last().open("wse.5.json");
+  assert.ok(last().said[0][1].resume);
+});
+
+test("a page that is visible or online again asks at once", async () => {
+  await lasting();
+  document.dispatchEvent(new Event("visibilitychange"));
+  assert.deepEqual(last().talk, []);
+  document.visibilityState = "visible";
+  document.dispatchEvent(new Event("visibilitychange"));
+  assert.deepEqual(last().talk, [["~wse:ping"]]);
+  await passes(9);
+  window.dispatchEvent(new Event("online"));
+  assert.deepEqual(last().talk, [["~wse:ping"], ["~wse:ping"]]);
+  const asked = last();
+  await passes(9);
+  assert.equal(asked.left, undefined, "it has been asked again");
+  await passes(1);
+  assert.deepEqual(asked.left, []);
+});
+
+test("a timer that was asleep is not believed: the server is asked, and waited for", async () => {
+  const client = await lasting();
+  await passes(25);
+  mock.timers.tick(3600_000);
+  assert.deepEqual(last().talk, [["~wse:ping"], ["~wse:ping"]]);
+  await passes(9);
+  last().hear("~wse:pong");
+  await passes(24);
+  assert.equal(client.status, Status.READY);
+  await passes(11);
+  assert.equal(client.status, Status.RE_CONNECTING);
+  await passes(1);
+  last().open("wse.5.json");
+  back(0);
+  await passes(25);
+  mock.timers.tick(60_000);
+  mock.timers.tick(60_000);
+  assert.equal(client.status, Status.RE_CONNECTING, "a page whose timers are always late finds out as well");
+});
+
+test("a connection that ends leaves no timer and no listener", async () => {
+  const client = await lasting();
+  last().hear("m");
+  assert.equal(listening, 2);
+  last().end(1000);
+  assert.equal(listening, 0);
+  await passes(100);
+  assert.deepEqual(last().talk, []);
+  client.close();
+  const other = await lasting({}, { ...WELCOME, heartbeat: 0 });
+  await passes(100);
+  assert.deepEqual([other.status, last().talk], [Status.READY, []]);
+  other.close();
+  assert.equal(listening, 0);
+});
+
+
+// -- a tab is a device
+
+/** The locks of a browser, which it takes from a tab that is closed. */
+class Locks {
+  #held = new Map();
+  #waiting = [];
+
+  async request(name, { signal }, hold) {
+    const one = { name, tab };
+    if (this.#held.has(name)) {
+      await new Promise((granted, refused) => {
+        this.#waiting.push(Object.assign(one, { granted }));
+        signal.addEventListener("abort", () => {
+          this.#waiting = this.#waiting.filter((other) => other !== one);
+          refused(signal.reason);
+        });
+      });
+    }
+    this.#held.set(name, one);
+    await hold();
+    this.#free(one);
+  }
+
+  unload(gone) {
+    for (const one of [...this.#held.values()]) if (one.tab === gone) this.#free(one);
+  }
+
+  #free({ name }) {
+    const next = this.#waiting.findIndex((one) => one.name === name);
+    if (next < 0) return this.#held.delete(name);
+    const [one] = this.#waiting.splice(next, 1);
+    this.#held.set(name, one);
+    one.granted();
+  }
+}
+
+let tab;
+let pages = 0;
+
+/** A tab with what another one has stored, or with nothing. */
+function makeTab(original) {
+  const items = new Map(original?.items);
+  return { items, getItem: (key) => items.get(key) ?? null, setItem: (key, value) => items.set(key, value) };
+}
+
+/** The page is loaded in this tab, with a module of its own; what makes its clients. */
+async function load(there) {
+  const module = await import(`../../src/wse/static/wse.js?${(pages += 1)}`);
+  return async (drawn, client = new module.WseClient("ws://test/", { WebSocket: Paper })) => {
+    globalThis.sessionStorage = tab = there;
+    client.connect("key").catch(() => {});
+    await passes(0.3);
+    last().open("wse.5.json");
+    const { device } = last().said[0][1];
+    last().hear("~wse:welcome", null, { ...WELCOME, device: device ?? drawn });
+    assert.equal(client.device, device ?? drawn);
+    return [device, client];
+  };
+}
+
+test("a tab is a device, also when its page is loaded again", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  const [before] = await (await load(first))("d1");
+  const [other] = await (await load(makeTab()))("d2");
+  setTimeout(() => locks.unload(first), 200); // when the page is loaded again already
+  const [after] = await (await load(first))("d3");
+  assert.deepEqual([before, other, after], [undefined, undefined, "d1"]);
+});
+
+test("a tab that is duplicated is another device, and stays that", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  await (await load(first))("d1");
+  const copy = makeTab(first);
+  const [drawn] = await (await load(copy))("d2");
+  locks.unload(copy);
+  const [again] = await (await load(copy))("d3");
+  locks.unload(first);
+  const [original] = await (await load(first))("d4");
+  assert.deepEqual([drawn, again, original], [undefined, "d2", "d1"]);
+});
+
+test("the clients of one page are devices of their own, in the order in which they connect", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  const page = await load(first);
+  const [, one] = await page("d1");
+  const [, two] = await page("d2");
+  one.close();
+  assert.equal((await page("d3", one))[0], "d1");
+  two.close();
+  one.close();
+  assert.equal((await page("d3"))[0], "d1", "who signs in after another");
+  locks.unload(first);
+  const reloaded = await load(first);
+  const devices = [];
+  for (const drawn of ["d4", "d5", "d6"]) devices.push((await reloaded(drawn))[0]);
+  assert.deepEqual(devices, ["d1", "d2", undefined]);
+});
+
+test("who closes before the tab knows its name leaves the place", async () => {
+  locks = new Locks();
+  const first = makeTab();
+  await (await load(first))("d1");
+  const copy = makeTab(first);
+  globalThis.sessionStorage = tab = copy;
+  const hasty = make();
+  hasty.connect().catch(() => {});
+  await passes(0.1);
+  hasty.close();
+  locks.unload(first);
+  await passes(1);
+  assert.equal(Paper.made.length, 1);
+  assert.equal((await (await load(copy))("d2"))[0], "d1");
+});
+
+test("where nothing can be stored or locked, a client is a device while its page lives", async () => {
+  const forbidden = { configurable: true, get() { throw new Error("SecurityError"); } };
+  const full = makeTab();
+  full.setItem = () => { throw new Error("QuotaExceededError"); };
+  for (const [there, locking] of [[forbidden, new Locks()], [{ configurable: true, value: makeTab() }, undefined], [{ configurable: true, value: full }, new Locks()]]) {
+    locks = locking;
+    Object.defineProperty(globalThis, "sessionStorage", there);
+    const client = await lasting();
+    assert.equal(last().said[0][1].device, undefined);
+    assert.equal((await torn()).device, "d1");
+    client.close();
+  }
+});
+
+test("a device has the name that the application gives it", async () => {
+  locks = new Locks();
+  globalThis.sessionStorage = tab = makeTab();
+  const client = await lasting({ device: "kiosk" }, { ...WELCOME, device: "kiosk" });
+  assert.deepEqual([client.device, last().said[0][1].device, tab.items.size], ["kiosk", "kiosk", 0]);
 });
 
 // -- protocols

@@ -2,7 +2,7 @@
 
 import { ErrorCode, Status, WseClient, WseError, wseJSON, type Protocol } from "../../src/wse/static/wse.js";
 
-const client = new WseClient("/ws", { timeout: 10, reconnect: true, backoff: { cap: 60 } });
+const client = new WseClient("/ws", { timeout: 10, reconnect: true, backoff: { cap: 60 }, device: "kiosk" });
 
 interface Welcome {
   message: string;
@@ -14,7 +14,13 @@ export async function main(): Promise<void> {
   client.send("hello", { text });
   client.send("nothing");
   const sum: number = await client.call<number>("add", { a: 5, b: 3 }, { timeout: 3 });
+  client.send("cursor", { x: 1 }, { keep: false });
+  await client.call("add", null, { signal: AbortSignal.timeout(100) });
   client.register("double", (n: number) => n * 2);
+  client.register("slow", async (url: string, { signal, timeLeft }) => {
+    const seconds: number = timeLeft() ?? 10;
+    return (await fetch(url, { signal })).status + seconds;
+  });
   client.unregister("double");
   const handler = client.channel.on<{ n: number }>("news", ({ n }) => n + sum);
   client.channel.once("news", async (payload) => payload.n);
@@ -23,11 +29,15 @@ export async function main(): Promise<void> {
   client.challenge((quest: { nonce: string }) => quest.nonce);
   client.when.ready((again: Welcome) => again.message);
   client.when.closed.once((code, reason) => code.toFixed() + reason.trim());
+  client.when.suspended((code, reason) => code.toFixed() + reason.trim());
+  client.when.resumed((again: Welcome) => again.message);
+  client.when.lost((count) => count.toFixed());
+  const device: string | undefined = client.device;
   client.when.updated((status) => status === Status.READY);
   const failed = client.when.error((error) => error.code === ErrorCode.RP_TIMEOUT);
   client.when.error.off(failed);
   const status: Status = client.status;
-  await client.jump(`wss://other/${status}`);
+  await client.jump(`wss://other/${status}/${device ?? ""}`);
   client.close("see you");
 }
 
@@ -49,5 +59,9 @@ client.send(1);
 client.when.closed((code: string) => code);
 // @ts-expect-error the status is the client's to set
 client.status = Status.READY;
+// @ts-expect-error what a device is called is not the client's to change
+client.device = "another";
+// @ts-expect-error a signal is no controller
+client.call("add", null, { signal: new AbortController() });
 // @ts-expect-error no such option
 new WseClient("ws://host", { timeOut: 1 });

@@ -7,7 +7,7 @@ export declare const ErrorCode: {
   readonly INVALID_CRA_HANDLER: "wse.client.invalid-cra-handler";
   /** A call was not answered in time. */
   readonly RP_TIMEOUT: "wse.client.rp.timeout";
-  /** The connection ended while a call waited. */
+  /** The connection, or the session that outlives it, ended while a call waited. */
   readonly RP_DISCONNECT: "wse.client.rp.disconnect";
   /** `connect` on a client that is connected or connecting. */
   readonly CLIENT_ALREADY_CONNECTED: "wse.client.already-connected";
@@ -15,6 +15,8 @@ export declare const ErrorCode: {
   readonly WS_CLIENT_ERROR: "wse.client.ws-error";
   /** `send` or `call` on a client that is not ready. */
   readonly CONNECTION_NOT_READY: "wse.client.not-ready";
+  /** `send` or `call` while the connection is lost, and no more can be kept. */
+  readonly OUTBOX_FULL: "wse.client.outbox-full";
   /** The server asked a challenge and there is no solver. */
   readonly SOLVER_MISSING: "wse.client.solver-missing";
   /** The server refused this identity. */
@@ -40,7 +42,7 @@ export declare const Status: {
   readonly READY: "READY";
   /** The connection ended. */
   readonly OFFLINE: "OFFLINE";
-  /** Waiting to try again, or trying. */
+  /** Waiting to try again, or trying; `send` and `call` work as long as the session is not lost. */
   readonly RE_CONNECTING: "RE_CONNECTING";
 };
 export type Status = (typeof Status)[keyof typeof Status];
@@ -56,12 +58,13 @@ export declare class WseError extends Error {
 
 /** How messages are packed; the server must speak it too. */
 export interface Protocol {
-  /** The WebSocket subprotocol. */
+  /** The WebSocket subprotocol. With one that begins with `wse.5.` sessions outlive connections. */
   readonly name: string;
   /** The names of the library's own messages; those of `wseJSON` unless said. */
   readonly types?: Partial<Types>;
-  pack(type: string, payload: Payload, stamp: unknown): string | ArrayBuffer | Uint8Array<ArrayBuffer>;
-  unpack(data: string | ArrayBuffer): readonly [type: unknown, payload?: Payload, stamp?: unknown, ...unknown[]];
+  /** `ms` is how long a caller waits, in milliseconds; protocol 5 alone has it. */
+  pack(type: string, payload: Payload, stamp: unknown, ms?: number): string | ArrayBuffer | Uint8Array<ArrayBuffer>;
+  unpack(data: string | ArrayBuffer): readonly [type: unknown, payload?: Payload, stamp?: unknown, ms?: unknown, ...unknown[]];
 }
 
 export interface Types {
@@ -89,9 +92,32 @@ export interface Options {
   /** Come back when the connection is lost, until refused or closed; false. */
   reconnect?: boolean;
   backoff?: Backoff;
+  /** What this device of the user is called; one that lasts as long as the tab unless said. */
+  device?: string;
+  /** Another than protocol 5 and, with servers that do not speak that, the classic one. */
   protocol?: Protocol;
   /** The class to connect with, where there is none of the platform's. */
   WebSocket?: new (url: string, protocols: string[]) => any;
+}
+
+export interface SendOptions {
+  /** False: it may be lost with the connection, and is skipped while there is none; true. */
+  keep?: boolean;
+}
+
+export interface CallOptions {
+  /** Seconds to wait for the answer; may be `Infinity`. */
+  timeout?: number;
+  /** Wait no longer when it aborts, and tell the server. */
+  signal?: AbortSignal;
+}
+
+/** Who waits for a procedure of ours. */
+export interface Caller {
+  /** Aborts when the caller waits no longer. */
+  readonly signal: AbortSignal;
+  /** Seconds that the caller still waits, if it said so. */
+  timeLeft(): number | undefined;
 }
 
 export type Handler<Args extends unknown[]> = (...args: Args) => unknown;
@@ -122,6 +148,8 @@ export declare class WseClient {
   url: string;
   reconnect: boolean;
   readonly status: Status;
+  /** What this device of the user is called, as soon as that is known. */
+  readonly device: string | undefined;
   /** The messages that the server sends. */
   readonly channel: Channel;
   readonly when: {
@@ -129,7 +157,13 @@ export declare class WseClient {
     readonly connected: Signal<[]>;
     /** Welcomed. A handler added later is told the last one. */
     readonly ready: Signal<[welcome: any]>;
-    /** A WebSocket that was open has ended. */
+    /** The connection is lost, its session is not: it comes back, and nothing is missing then. */
+    readonly suspended: Signal<[code: number, reason: string]>;
+    /** It is back after `suspended`, and what was missing has been sent. No `ready` then. */
+    readonly resumed: Signal<[welcome: any]>;
+    /** The session is lost: so many messages of ours have perhaps not arrived, and what the server sent may be missing. */
+    readonly lost: Signal<[count: number]>;
+    /** A WebSocket that was open has ended, and its session with it. */
     readonly closed: Signal<[code: number, reason: string]>;
     /** `status` changed. A handler added later is told the last one. */
     readonly updated: Signal<[status: Status]>;
@@ -167,21 +201,21 @@ export declare class WseClient {
   challenge(solver: (quest: any) => unknown): void;
 
   /**
-   * Send a message; never waits.
+   * Send a message; never waits. While the connection is lost it is kept for the return.
    *
-   * @throws {WseError} `CONNECTION_NOT_READY`.
+   * @throws {WseError} `CONNECTION_NOT_READY`, `OUTBOX_FULL`.
    */
-  send(type: string, payload?: Payload): void;
+  send(type: string, payload?: Payload, options?: SendOptions): void;
 
   /**
    * Call a procedure of the server.
    *
-   * @throws {WseError} `CONNECTION_NOT_READY`, `RP_TIMEOUT`, `RP_DISCONNECT`, `RP_NOT_REGISTERED`,
-   *   `RP_EXECUTION_FAILED`, or what the procedure raised.
+   * @throws {WseError} `CONNECTION_NOT_READY`, `OUTBOX_FULL`, `RP_TIMEOUT`, `RP_DISCONNECT`, `RP_NOT_REGISTERED`,
+   *   `RP_EXECUTION_FAILED`, or what the procedure raised. And the reason of `signal`.
    */
-  call<R = any>(name: string, payload?: Payload, options?: { timeout?: number }): Promise<R>;
+  call<R = any>(name: string, payload?: Payload, options?: CallOptions): Promise<R>;
 
   /** Offer a procedure, plain or async; a `WseError` that it throws reaches the caller. */
-  register<F extends (payload: any) => unknown>(name: string, procedure: F): F;
+  register<F extends (payload: any, caller: Caller) => unknown>(name: string, procedure: F): F;
   unregister(name: string): void;
 }

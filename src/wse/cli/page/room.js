@@ -6,7 +6,9 @@ const GONE = ", gone";
 const MOST_LINES = 200;
 const TOLD = {
   "wse.clients-concurrency": "another device of yours took its place",
+  "wse.replaced": "it was opened anew",
   "wse.client.not-ready": "not connected now",
+  "wse.client.outbox-full": "too much waits already until the connection is back",
   "wse.client.rp.disconnect": "the connection was lost",
   "wse.client.rp.timeout": "no answer in time",
   "not-your-device": "that device has gone",
@@ -28,11 +30,24 @@ export function furnish(room, { client, who, connect, leave }) {
 // -- the network
 
 function showNetwork(room, $, { client, who, connect, note, failed }) {
+  let kept = false; // what is said while the connection is lost
   // No control is disabled, or it would lose the focus, and what is typed meanwhile.
-  client.when.updated((status) => {
+  const dim = () => {
     for (const button of room.querySelectorAll("button:not(#again, #sign-out)")) {
-      button.setAttribute("aria-disabled", status !== Status.READY);
+      const waits = kept && button.id !== "tear";
+      button.setAttribute("aria-disabled", client.status !== Status.READY && !waits);
     }
+  };
+  client.when.updated(dim);
+  client.when.suspended((code, reason) => {
+    kept = true;
+    note(`connection lost: ${code} ${reason}`);
+  });
+  client.when.resumed(() => note("back, and nothing is missing"));
+  client.when.lost((count) => {
+    kept = false;
+    dim();
+    note(`the session is over: ${count} of your messages perhaps did not arrive`);
   });
   client.when.ready(() => {
     if ($("sent-away").contains(document.activeElement)) $("text").focus();
@@ -49,7 +64,10 @@ function showNetwork(room, $, { client, who, connect, note, failed }) {
   $("again").addEventListener("click", () => {
     if (client.status === Status.OFFLINE) connect().catch(failed("could not connect"));
   });
-  $("tear").addEventListener("click", () => client.call("tear").catch(failed("not cut")));
+  $("tear").addEventListener("click", () => {
+    if (client.status === Status.READY) client.call("tear").catch(failed("not cut"));
+    else note("not cut: not connected now");
+  });
 }
 
 // -- who is here
