@@ -145,7 +145,7 @@ class JsRun(Run):
             assert len(args) == 1 or same(args[1], value["details"])
 
 
-@pytest.mark.parametrize("scenario", cases("client", ("text",), ()))
+@pytest.mark.parametrize("scenario", cases("client", ("text",), ("text",)))
 @real_time
 async def test_vectors(scenario: Scenario) -> None:
     steps, expected = scenario.complete("client")
