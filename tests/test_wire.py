@@ -7,9 +7,11 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support import SECRET, real_time
 from websockets.asyncio.client import ClientConnection, connect
@@ -27,14 +29,14 @@ from wse import (
     WseClient,
     WseConnection,
     WseError,
+    WseMsgpack5,
     WseServer,
 )
 
-NAME = "wse-default-json"
-VECTORS = json.loads(Path(__file__).with_name("wire_vectors.json").read_text(encoding="utf-8"))
-APPLICATION = VECTORS["application"]
 QUICK = Backoff(first=0.001, cap=0.01)
 PATIENCE = 10.0
+ACK = "~wse:ack"
+BINARY = "wse.5.msgpack"
 
 Vector = dict[str, Any]
 Events = list[list[Any]]
@@ -43,26 +45,77 @@ Events = list[list[Any]]
 # -- reading the vectors -----------------------------------------------------------------------
 
 
-def complete(vector: Vector, side: str) -> tuple[list[dict[str, Any]], Events]:
-    """The steps of a scenario and the events of one side, its wrapper included."""
-    events = vector.get(f"{side}_events", [])
-    if "wrap" not in vector:
-        return vector["steps"], events
-    wrap = VECTORS["wrappers"][vector["wrap"]]
-    before, after = wrap["before"], wrap["after"]
-    return (
-        before["steps"] + vector["steps"] + after["steps"],
-        before[f"{side}_events"] + events + after[f"{side}_events"],
-    )
+class Book:
+    """A file of scenarios."""
+
+    def __init__(self, file: str) -> None:
+        said = json.loads(Path(__file__).with_name(file).read_text(encoding="utf-8"))
+        self.subprotocol: str = said["subprotocol"]
+        self.reconnect: bool = said["reconnect"]
+        self.application: dict[str, Any] = said["application"]
+        self.setups: dict[str, Any] = said["setups"]
+        self.wrappers: dict[str, Any] = said["wrappers"]
+        self.vectors: list[Vector] = said["vectors"]
+        self.welcome: dict[str, Any] = said.get("welcome", {})
+        self.closing: dict[str, list[int]] = said.get("closing", {})
 
 
-def cases(side: str) -> list[Any]:
-    """Each scenario of this side, against a JavaScript peer, and against ours where it differs."""
+CLASSIC = Book("wire_vectors.json")
+SESSIONS = Book("session_vectors.json")
+NAME = CLASSIC.subprotocol
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scenario, and how to run it.
+
+    Args:
+        book: Where it stands.
+        vector: What it says.
+        coding: How frames are written: as "text", as the same in "binary" frames, or as "msgpack".
+        peer_is_ours: Whether the peer is ours or JavaScript's, where they differ.
+    """
+
+    book: Book
+    vector: Vector
+    coding: str = "text"
+    peer_is_ours: bool = False
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        setup: dict[str, Any] = self.book.setups[self.vector["setup"]]
+        return {"reconnect": self.book.reconnect, **setup}
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """The subprotocols that are offered and selected, unless a step says otherwise."""
+        usual = BINARY if self.coding == "msgpack" else self.book.subprotocol
+        return {"offers": [usual], "selects": usual, **self.vector}
+
+    def complete(self, side: str) -> tuple[list[dict[str, Any]], Events]:
+        """The steps, and the events of one side, those of the wrapper included."""
+        steps, events = self.vector["steps"], self.vector.get(f"{side}_events", [])
+        if "wrap" in self.vector:
+            wrap = self.book.wrappers[self.vector["wrap"]]
+            before, after = wrap["before"], wrap["after"]
+            steps = before["steps"] + steps + after["steps"]
+            events = before[f"{side}_events"] + events + after[f"{side}_events"]
+        return steps, events
+
+
+def cases(side: str, classic: tuple[str, ...], sessions: tuple[str, ...]) -> list[Any]:
+    """Each scenario of this side, in each of the codings of its protocol."""
     return [
-        pytest.param(vector, ours, id=f"{vector['name']}{' (both ours)' if ours else ''}")
-        for vector in VECTORS["vectors"]
+        pytest.param(
+            Scenario(book, vector, coding, ours),
+            id=f"{vector['name']} ({coding}{', both ours' if ours else ''})",
+        )
+        for book, codings in ((CLASSIC, classic), (SESSIONS, sessions))
+        for vector in book.vectors
         if side in vector["sides"]
         for ours in ((False, True) if any("ours" in s for s in vector["steps"]) else (False,))
+        for coding in codings
+        if coding != "msgpack" or vector.keys().isdisjoint(("offers", "selects"))
     ]
 
 
@@ -77,20 +130,27 @@ def canonical(value: Any) -> Any:
     return value
 
 
-def same(expected: Any, actual: Any) -> bool:
-    """Whether two JSON values are equal, `<id>` being any text."""
-    if expected == "<id>":
-        return isinstance(actual, str) and bool(actual)
+def same(expected: Any, actual: Any, names: dict[str, str] | None = None) -> bool:
+    """Whether two JSON values are equal; `<any>` is the text that it was the first time."""
+    if isinstance(expected, str) and re.fullmatch("<.+>", expected):
+        if not isinstance(actual, str) or not actual:
+            return False
+        return names is None or names.setdefault(expected, actual) == actual
     if isinstance(expected, dict) and isinstance(actual, dict):
         return expected.keys() == actual.keys() and all(
-            same(value, actual[key]) for key, value in expected.items()
+            same(value, actual[key], names) for key, value in expected.items()
         )
     if isinstance(expected, list) and isinstance(actual, list):
-        return len(expected) == len(actual) and all(map(same, expected, actual))
+        return len(expected) == len(actual) and all(
+            same(one, other, names) for one, other in zip(expected, actual, strict=True)
+        )
     return bool(canonical(expected) == canonical(actual))
 
 
 def padded(message: list[Any]) -> list[Any]:
+    """What is absent is null: three members, and a fourth that is not."""
+    while message and message[-1] is None:
+        message = message[:-1]
     return [*message, None, None, None][: max(3, len(message))]
 
 
@@ -105,98 +165,192 @@ class Run:
     heard: str
     """The frames that it sends."""
 
-    def __init__(self, *, peer_is_ours: bool) -> None:
-        self.peer_is_ours = peer_is_ours
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
         self.events: Events = []
         self.stamps: dict[str, str] = {}
+        self.names: dict[str, str] = {}
         self.waiting: asyncio.Task[Any] | None = None
+        self.released = asyncio.Event()
+        self.counted: dict[Connection, int] = {}
         self._changed = asyncio.Event()
 
     def tell(self, *event: Any) -> None:
         self.events.append(list(event))
         self._changed.set()
 
-    async def told(self, count: int) -> None:
-        """Wait for so many events."""
+    async def another(self) -> None:
+        """Wait for one more event."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def until(self, enough: Callable[[], bool]) -> None:
+        """Wait until the events are enough, but not for ever."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                while len(self.events) < count:
-                    self._changed.clear()
-                    await self._changed.wait()
+                while not enough():
+                    await self.another()
 
-    async def peer(self, number: int) -> Connection:
+    async def told_exactly(self, expected: Events) -> None:
+        """Wait for these events; there are no others."""
+        await self.until(lambda: len(self.events) >= len(expected))
+        assert same(expected, self.events), f"expected {expected}, got {self.events}"
+
+    async def told(self, name: str, times: int = 1) -> None:
+        """Wait until an event has come so often."""
+
+        def enough() -> bool:
+            return [event[0] for event in self.events].count(name) >= times
+
+        await self.until(enough)
+        assert enough(), self.events
+
+    async def peer(self, number: int, step: dict[str, Any]) -> Connection:
         raise NotImplementedError
 
     async def act(self, name: str, *args: Any, on: int) -> None:
         raise NotImplementedError
 
-    async def say(self, peer: Connection, text: str) -> None:
-        await peer.send(text)
+    def written(self, text: str) -> str | bytes:
+        """JSON as the content of a frame."""
+        return text if self.scenario.coding == "text" else text.encode()
 
     async def run(self, steps: list[dict[str, Any]]) -> None:
         for step in steps:
             await self.perform(step, step.get("on", 1))
 
     async def perform(self, step: dict[str, Any], on: int) -> None:
+        ours = self.scenario.peer_is_ours and "ours" in step
+        times = range(step.get("times", 1))
         if self.side in step:
-            ours = self.peer_is_ours and "ours" in step
-            await self.act(*(step["ours"] if ours else step[self.side]), on=on)
+            name, *args = step["ours"] if ours else step[self.side]
+            for _ in times:
+                if name == "told":
+                    await self.told(*args)
+                else:
+                    await self.act(name, *args, on=on)
         elif "torn" in step:
-            peer = await self.peer(on)
+            peer = await self.peer(on, step)
             peer.transport.abort()
             await peer.wait_closed()
         elif self.heard in step:
-            await self.hear(await self.peer(on), step.get("ours", step[self.heard]))
+            peer = await self.peer(on, step)
+            for _ in times:
+                await self.hear(peer, step.get("ours", step[self.heard]))
         elif "C>S" in step or "S>C" in step:
             frame = step.get("C>S", step.get("S>C"))
-            frame = step["ours"] if self.peer_is_ours and "ours" in step else frame
-            await self.speak(await self.peer(on), frame)
+            peer = await self.peer(on, step)
+            await self.speak(peer, step["ours"] if ours else frame, times)
+            with contextlib.suppress(ConnectionClosed):  # until the side under test has taken it
+                await (await peer.ping())
 
-    async def speak(self, peer: Connection, frame: Any) -> None:
-        """Send a frame, and wait until the side under test has taken it."""
-        if isinstance(frame, list):
-            text = json.dumps(self.translated(frame))
-        elif "text" in frame:
-            text = frame["text"]
-        else:
+    async def speak(self, peer: Connection, frame: Any, times: range) -> None:
+        """Send a frame so often, at one go."""
+        if isinstance(frame, dict) and "close" in frame:
             await close(peer, *frame["close"])
             return
-        await self.say(peer, text)
-        with contextlib.suppress(ConnectionClosed):
-            await (await peer.ping())
+        data: str | bytes
+        if isinstance(frame, dict):
+            data = self.written(frame["text"])
+        elif peer.subprotocol == BINARY:
+            data = msgspec.msgpack.encode(self.spoken(frame))
+        else:
+            data = self.written(json.dumps(self.spoken(frame)))
+        for _ in times:
+            if isinstance(data, str):
+                peer.protocol.send_text(data.encode())
+            else:
+                peer.protocol.send_binary(data)
+        peer.transport.write(b"".join(peer.protocol.data_to_send()))
+
+    async def receive(self, peer: Connection) -> tuple[list[Any], str | bytes]:
+        """The next message, read and as it came."""
+        data = await peer.recv()
+        if peer.subprotocol == BINARY:
+            assert isinstance(data, bytes), "a text frame"
+            message = msgspec.msgpack.decode(data)
+        else:
+            assert isinstance(data, str), "a binary frame"
+            message = json.loads(data)
+        if peer.subprotocol != NAME:
+            message = padded(message)
+            self.note(peer, message)
+        return message, data
+
+    def note(self, peer: Connection, message: list[Any]) -> None:
+        """What the side under test says to have received: an acknowledgement says more."""
+        match message:
+            case ["~wse:hi", dict(payload), *_]:
+                self.counted[peer] = payload.get("resume", {}).get("received", 0)
+            case ["~wse:welcome", _, {"received": received}, *_]:
+                self.counted[peer] = received
+            case [kind, received, *_] if kind == ACK:
+                assert received > self.counted[peer], f"{received} is nothing new"
+                self.counted[peer] = received
 
     async def hear(self, peer: Connection, frame: Any) -> None:
         """Receive exactly this frame."""
         if isinstance(frame, dict):
-            with pytest.raises(ConnectionClosed):
-                pytest.fail(f"a frame instead of a close: {await peer.recv()!r}")
+            await self.ended(peer)
             assert [peer.close_code, peer.close_reason] == frame["close"]
             return
-        data = await peer.recv()
-        assert isinstance(data, str), "a binary frame"
-        actual = json.loads(data)
-        stamp = frame[2] if len(frame) > 2 else None
-        if isinstance(stamp, str) and not frame[0].startswith("~wse:"):
-            assert isinstance(actual[2], str)
-            assert 0 < len(actual[2]) <= 512
-            assert self.side == "client" or not actual[2].startswith("~wse:call:")
-            self.stamps[stamp] = actual[2]
-        expected = padded(self.translated(frame))
-        assert same(expected, actual), f"expected {expected}, got {data}"
+        while True:
+            actual, data = await self.receive(peer)
+            stamp = frame[2] if len(frame) > 2 else None
+            if isinstance(stamp, str) and frame[0] == actual[0] and not frame[0].startswith("~"):
+                assert isinstance(actual[2], str)
+                assert 0 < len(actual[2]) <= 512
+                assert self.side == "client" or not actual[2].startswith("~wse:call:")
+                self.stamps.setdefault(stamp, actual[2])
+            expected = padded(self.translated(frame))
+            if len(expected) == len(actual) == 4:
+                assert expected[3] / 2 <= actual[3] <= expected[3], f"{data!r}: not so many ms"
+                actual[3] = expected[3]
+            if same(expected, actual, self.names):
+                return
+            assert self.passes(peer, actual), f"expected {expected}, got {data!r}"
+
+    async def ended(self, peer: Connection) -> None:
+        """Nothing comes any more, until the connection is closed."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                actual, data = await self.receive(peer)
+                assert self.passes(peer, actual), f"an unexpected frame: {data!r}"
+
+    @staticmethod
+    def passes(peer: Connection, message: list[Any]) -> bool:
+        """Whether this is an acknowledgement, which may come at any time."""
+        return peer.subprotocol != NAME and bool(message[0] == ACK)
 
     def translated(self, frame: list[Any]) -> list[Any]:
-        """The frame with the stamps of the side under test."""
-        return [
+        """The frame with the stamps of the side under test, and all of its welcome's members."""
+        frame = [
             self.stamps.get(member, member) if isinstance(member, str) and index != 1 else member
             for index, member in enumerate(frame)
         ]
+        match frame:
+            case ["~wse:welcome", _, dict(stamp), *_]:
+                frame[2] = {**self.scenario.book.welcome, **stamp}
+        return frame
+
+    def spoken(self, value: Any) -> Any:
+        """What the raw peer says: names stand for what they were the first time."""
+
+        def put(value: Any) -> Any:
+            if isinstance(value, str) and re.fullmatch("<.+>", value):
+                return self.names.setdefault(value, value)
+            if isinstance(value, dict):
+                return {key: put(item) for key, item in value.items()}
+            return [put(item) for item in value] if isinstance(value, list) else value
+
+        return put(self.translated(value))
 
     async def outcome(self, name: str, *args: Any) -> None:
         """How what was begun ends."""
         assert self.waiting is not None
         async with asyncio.timeout(PATIENCE):
             if name in ("welcomed", "result"):
-                assert same(args[0], await self.waiting)
+                assert same(args[0], await self.waiting, self.names)
                 return
             with pytest.raises(WseError) as caught:
                 await self.waiting
@@ -216,12 +370,14 @@ async def close(peer: Connection, code: int, reason: str) -> None:
         await peer.close(code, reason)
 
 
-def procedure(behaviour: dict[str, Any] | None) -> Callable[..., Any]:
+def procedure(behaviour: dict[str, Any] | None, released: asyncio.Event) -> Callable[..., Any]:
     """What a procedure of the vectors' application does."""
 
     async def run(*_: Any) -> Any:
         if behaviour is None:
             return await asyncio.get_running_loop().create_future()
+        if "waits" in behaviour:
+            await released.wait()
         if "returns" in behaviour:
             return behaviour["returns"]
         error = behaviour["raises"]
@@ -230,12 +386,12 @@ def procedure(behaviour: dict[str, Any] | None) -> Callable[..., Any]:
     return run
 
 
-def offer(app: WseServer[Any] | WseClient, side: str) -> None:
-    takes = 2 if side == "server" else 1
-    for name, behaviour in APPLICATION[side]["procedures"].items():
+def offer(app: WseServer[Any] | WseClient, run: Run) -> None:
+    for name, behaviour in run.scenario.book.application[run.side]["procedures"].items():
         if behaviour is None or "never raised in Python" not in behaviour:
-            run = procedure(behaviour)
-            app.register(name, run if takes == 2 else lambda payload, run=run: run(payload))
+            does = procedure(behaviour, run.released)
+            takes_one = run.side == "client"
+            app.register(name, (lambda payload, does=does: does(payload)) if takes_one else does)
 
 
 # -- our server, a raw client ------------------------------------------------------------------
@@ -245,11 +401,9 @@ class ServerRun(Run):
     side = "server"
     heard = "S>C"
 
-    def __init__(self, vector: Vector, *, peer_is_ours: bool, binary: bool) -> None:
-        super().__init__(peer_is_ours=peer_is_ours)
-        self.vector = vector
-        self.setup = VECTORS["setups"][vector["setup"]]
-        self.binary = binary
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        self.setup = scenario.setup
         self.url = ""
         self.raw: dict[int, ClientConnection] = {}
         self.conns: dict[int, WseConnection] = {}
@@ -263,17 +417,19 @@ class ServerRun(Run):
         self._listen(self.server)
 
     def _listen(self, server: WseServer[Any]) -> None:
-        offer(server, "server")
+        offer(server, self)
         when = server.when
         when.joined(lambda client, meta: self.tell("joined", client.cid, meta))
         when.left(lambda client, *end: self.tell("left", client.cid, *end))
         when.connected(self.connected)
         when.disconnected(lambda conn, *end: self.tell("disconnected", self.number(conn), *end))
+        when.suspended(lambda conn, *end: self.tell("suspended", self.number(conn), *end))
+        when.resumed(self.resumed)
         when.ignored(lambda conn, *what: self.tell("ignored", self.number(conn), *what))
         when.error(
             lambda error, conn: self.tell("error", conn and self.number(conn), str(error.code))
         )
-        for type in APPLICATION["server"]["handles"]:
+        for type in self.scenario.book.application["server"]["handles"]:
             server.channel.on(type, self.handler(type))
 
     def handler(self, type: str) -> Callable[..., None]:
@@ -286,6 +442,11 @@ class ServerRun(Run):
         self.conns[self.number(conn)] = conn
         self.tell("connected", self.number(conn))
 
+    def resumed(self, conn: WseConnection) -> None:
+        self.tell("resumed", self.number(conn))
+        if "greets" in self.setup:
+            conn.send(*self.setup["greets"])
+
     async def identify(self, attempt: Attempt) -> Decision:
         self.tell("identify", self.number(attempt), attempt.identity, attempt.meta)
         await self.decided.wait()
@@ -294,26 +455,27 @@ class ServerRun(Run):
             answer = await attempt.challenge(challenge["quest"])
             if not same(challenge["answer"], answer):
                 return attempt.refuse()
-        return attempt.accept(self.setup["cid"], self.setup.get("welcome"))
+        cid = self.setup["cid"]
+        if isinstance(cid, dict):
+            cid = cid.get(attempt.identity)
+        return attempt.accept(cid, self.setup.get("welcome"))
 
-    async def peer(self, number: int) -> Connection:
+    async def peer(self, number: int, step: dict[str, Any]) -> Connection:
         if number not in self.raw:
-            offers = [Subprotocol(name) for name in self.vector.get("offers", [NAME])]
+            said = {**self.scenario.opening, **step}
+            offers = [Subprotocol(name) for name in said["offers"]]
             raw = await connect(
                 self.url, subprotocols=offers or None, compression=None, ping_interval=None
             )
             self.raw[number] = raw
             selected = raw.response.headers.get("Sec-WebSocket-Protocol") if raw.response else ""
-            assert selected == self.vector.get("selects", NAME)
+            assert selected == said["selects"]
         return self.raw[number]
-
-    async def say(self, peer: Connection, text: str) -> None:
-        await peer.send(text.encode() if self.binary else text)
 
     async def act(self, name: str, *args: Any, on: int) -> None:
         match name:
             case "send":
-                self.conns[on].send(*args)
+                self.conns[on].send(*args[:2], **dict(*args[2:]))
             case "call":
                 payload = args[1] if len(args) > 1 else None
                 timeout = args[2] if len(args) > 2 else None
@@ -322,35 +484,37 @@ class ServerRun(Run):
                 self.conns[on].drop(*args)
             case "decide":
                 self.decided.set()
+                self.decided = asyncio.Event()
+            case "release":
+                self.released.set()
             case "result" | "error":
                 await self.outcome(name, *args)
             case _:
                 pytest.fail(f"no such step: {name}")
 
 
-@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
-@pytest.mark.parametrize(("vector", "peer_is_ours"), cases("server"))
+@pytest.mark.parametrize("scenario", cases("server", ("text", "binary"), ("text", "msgpack")))
 @real_time
-async def test_server(vector: Vector, peer_is_ours: bool, binary: bool) -> None:
-    run = ServerRun(vector, peer_is_ours=peer_is_ours, binary=binary)
-    steps, expected = complete(vector, "server")
+async def test_server(scenario: Scenario) -> None:
+    run = ServerRun(scenario)
+    steps, expected = scenario.complete("server")
     async with run.server.listen(port=0) as listener:
         run.url = f"ws://127.0.0.1:{listener.port}"
         await run.run(steps)
-        await run.told(len(expected))
         for raw in run.raw.values():
             await raw.wait_closed()
-            with pytest.raises(ConnectionClosed):
-                pytest.fail(f"an unexpected frame: {await raw.recv()!r}")
+            await run.ended(raw)
+        await run.told_exactly(expected)
         assert not run.server.clients
-    assert same(expected, run.events), run.events
 
 
 # -- our client, a raw server ------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def raw_server() -> AsyncIterator[tuple[str, asyncio.Queue[ServerConnection]]]:
+async def raw_server(
+    selects: str = NAME,
+) -> AsyncIterator[tuple[str, asyncio.Queue[ServerConnection]]]:
     """A server that leaves its connections to the test."""
     connections: asyncio.Queue[ServerConnection] = asyncio.Queue()
 
@@ -362,7 +526,7 @@ async def raw_server() -> AsyncIterator[tuple[str, asyncio.Queue[ServerConnectio
         take,
         "127.0.0.1",
         0,
-        subprotocols=[Subprotocol(NAME)],
+        subprotocols=[Subprotocol(selects)],
         compression=None,
         ping_interval=None,
     ) as server:
@@ -376,6 +540,9 @@ def listen_to(client: WseClient, tell: Callable[..., None]) -> None:
     when.connected(lambda: tell("connected"))
     when.ready(lambda welcome: tell("ready", welcome))
     when.closed(lambda *end: tell("closed", *end))
+    when.suspended(lambda *end: tell("suspended", *end))
+    when.resumed(lambda welcome: tell("resumed", welcome))
+    when.lost(lambda count: tell("lost", count))
     when.ignored(lambda *what: tell("ignored", *what))
     when.error(lambda error: tell("error", str(error.code)))
 
@@ -385,30 +552,28 @@ class ClientRun(Run):
     heard = "C>S"
 
     def __init__(
-        self,
-        vector: Vector,
-        url: str,
-        connections: asyncio.Queue[ServerConnection],
-        *,
-        peer_is_ours: bool,
+        self, scenario: Scenario, url: str, connections: asyncio.Queue[ServerConnection]
     ) -> None:
-        super().__init__(peer_is_ours=peer_is_ours)
-        setup = VECTORS["setups"][vector["setup"]]
+        super().__init__(scenario)
+        setup = scenario.setup
         self.url = url
         self._connections = connections
         self.raw: list[ServerConnection] = []
-        self.client = WseClient(url, reconnect=setup.get("reconnect", False), backoff=QUICK)
+        options = client_options(setup)
+        if scenario.coding == "msgpack":
+            options["protocols"] = (WseMsgpack5(),)
+        self.client = WseClient(url, **options)
         if "solver" in setup:
             self.client.challenge(lambda _: setup["solver"])
-        offer(self.client, "client")
+        offer(self.client, self)
         listen_to(self.client, self.tell)
-        for type in APPLICATION["client"]["handles"]:
+        for type in scenario.book.application["client"]["handles"]:
             self.client.channel.on(type, self.handler(type))
 
     def handler(self, type: str) -> Callable[..., None]:
         return lambda payload: self.tell("message", type, payload)
 
-    async def peer(self, number: int) -> Connection:
+    async def peer(self, number: int, _: dict[str, Any]) -> Connection:
         while len(self.raw) < number:
             async with asyncio.timeout(PATIENCE):
                 self.raw.append(await self._connections.get())
@@ -421,58 +586,83 @@ class ClientRun(Run):
             case "jump":
                 self.begin(self.client.jump(self.url + "/other"))
             case "send":
-                self.client.send(*args)
+                self.client.send(*args[:2], **dict(*args[2:]))
             case "call":
                 payload = args[1] if len(args) > 1 else None
                 timeout = args[2] if len(args) > 2 else None
                 self.begin(self.client.call(args[0], payload, timeout=timeout))
             case "close":
                 await self.client.close(*args)
+            case "release":
+                self.released.set()
             case "welcomed" | "refused" | "result" | "error":
                 await self.outcome(name, *args)
             case _:
                 pytest.fail(f"no such step: {name}")
 
 
-@pytest.mark.parametrize(("vector", "peer_is_ours"), cases("client"))
+def client_options(setup: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        name: setup[name] for name in ("reconnect", "device") if name in setup
+    }
+    if "backoff" in setup:
+        return {**options, "backoff": Backoff(first=setup["backoff"], cap=setup["backoff"])}
+    return {**options, "backoff": QUICK}
+
+
+@pytest.mark.parametrize("scenario", cases("client", ("text",), ("text", "msgpack")))
 @real_time
-async def test_client(vector: Vector, peer_is_ours: bool) -> None:
-    steps, expected = complete(vector, "client")
-    async with raw_server() as (url, connections):
-        run = ClientRun(vector, url, connections, peer_is_ours=peer_is_ours)
+async def test_client(scenario: Scenario) -> None:
+    steps, expected = scenario.complete("client")
+    async with raw_server(scenario.opening["selects"]) as (url, connections):
+        run = ClientRun(scenario, url, connections)
         async with run.client:
             await run.run(steps)
-            await run.told(len(expected))
-            for raw in run.raw:
-                assert raw.subprotocol == NAME
-                await raw.wait_closed()
-                with pytest.raises(ConnectionClosed):
-                    pytest.fail(f"an unexpected frame: {await raw.recv()!r}")
+            await gone(run, run.raw)
+            await run.told_exactly(expected)
         assert connections.empty()
-    assert same(expected, run.events), run.events
+
+
+async def gone(run: Run, connections: list[ServerConnection]) -> None:
+    """The connections of a client have been what they should, and have ended."""
+    scenario = run.scenario
+    for raw in connections:
+        assert raw.subprotocol == scenario.opening["selects"]
+        if "offers" in scenario.vector:
+            assert raw.request is not None
+            offered = raw.request.headers["Sec-WebSocket-Protocol"]
+            assert offered.split(", ") == scenario.vector["offers"]
+        await raw.wait_closed()
+        await run.ended(raw)
 
 
 # -- what frames alone do not say --------------------------------------------------------------
 
 
 def test_every_vector_is_well_formed() -> None:
-    names = [vector["name"] for vector in VECTORS["vectors"]]
+    names = [vector["name"] for book in (CLASSIC, SESSIONS) for vector in book.vectors]
     assert len(names) == len(set(names))
-    for vector in VECTORS["vectors"]:
-        assert vector["sides"]
-        assert vector["setup"] in VECTORS["setups"]
-        for side in vector["sides"]:
-            steps, _ = complete(vector, side)
-            assert steps
-            for step in steps:
-                kinds = step.keys() - {"on", "ours"}
-                assert len(kinds) == 1, (vector["name"], step)
-                assert kinds <= {"C>S", "S>C", "client", "server", "torn"}, vector["name"]
+    for book in (CLASSIC, SESSIONS):
+        for vector in book.vectors:
+            assert vector["sides"]
+            assert vector["setup"] in book.setups
+            for side in vector["sides"]:
+                steps, _ = Scenario(book, vector).complete(side)
+                assert steps
+                for step in steps:
+                    kinds = step.keys() - {"on", "ours", "times", "offers", "selects"}
+                    assert len(kinds) == 1, (vector["name"], step)
+                    assert kinds <= {"C>S", "S>C", "client", "server", "torn"}, vector["name"]
 
 
 def test_equality_of_json_values() -> None:
     assert same([1, {"a": 2.0}], [1.0, {"a": 2}])
     assert same({"id": "<id>"}, {"id": "f00"})
+    names: dict[str, str] = {}
+    assert same(["<one>", "<one>", "<two>"], ["a", "a", "b"], names)
+    assert names == {"<one>": "a", "<two>": "b"}
+    assert same("<one>", "a", names)
+    assert not same("<one>", "b", names)
     for one, other in [(0, False), (1, True), (0, None), ("", None), ([0], [False])]:
         assert not same(one, other)
     assert not same({"id": "<id>"}, {"id": ""})
@@ -590,7 +780,7 @@ async def test_a_late_answer_is_dropped_without_a_word() -> None:
         assert not reported
 
 
-@pytest.mark.parametrize("code", VECTORS["closing"]["comes_back"])
+@pytest.mark.parametrize("code", CLASSIC.closing["comes_back"])
 @real_time
 async def test_the_client_comes_back_after(code: int) -> None:
     async with raw_server() as (url, connections):
@@ -619,7 +809,7 @@ async def test_the_client_comes_back_after(code: int) -> None:
             ]
 
 
-@pytest.mark.parametrize("code", VECTORS["closing"]["stays_away"])
+@pytest.mark.parametrize("code", CLASSIC.closing["stays_away"])
 @real_time
 async def test_the_client_stays_away_after(code: int) -> None:
     async with raw_server() as (url, connections):
@@ -636,7 +826,7 @@ async def test_the_client_stays_away_after(code: int) -> None:
         assert connections.empty()
 
 
-@pytest.mark.parametrize("code", VECTORS["closing"]["comes_back"])
+@pytest.mark.parametrize("code", CLASSIC.closing["comes_back"])
 @real_time
 async def test_a_client_without_reconnection_stays_away_after(code: int) -> None:
     async with raw_server() as (url, connections):

