@@ -160,7 +160,9 @@ class Phone:
 
     @property
     def talks(self) -> bool:
-        return self.client.status is Status.READY or self.client._absence is not None
+        absence = self.client._absence
+        waits = absence is not None and not absence.is_over
+        return waits or self.client.status is Status.READY
 
 
 class Survival(RuleBasedStateMachine):

@@ -55,6 +55,8 @@ class _Absence:
     end: tuple[int, str]
     """How the last connection ended; nobody was told."""
     timer: asyncio.TimerHandle
+    is_over: bool = False
+    """Whether it has waited in vain."""
 
 
 class WseClient:
@@ -286,7 +288,7 @@ class WseClient:
         return await self._ready_link()._call(name, payload, timeout)
 
     def _ready_link(self) -> Link:
-        if self._absence is not None:
+        if self._absence is not None and not self._absence.is_over:
             if self._absence.link.is_full:
                 raise OutboxFull
             return self._absence.link
@@ -441,14 +443,15 @@ class WseClient:
                     self.when.connected.emit()
                     if self._link is not link:  # a handler has closed, or jumped
                         await asyncio.sleep(0)  # where this task is cancelled
-                    away = None if self._absence is None else self._absence.link
-                    if away is not None and away.wire != link.wire:
-                        away = None
+                    absence, away = self._absence, None
+                    if absence is not None and absence.link.is_alive:
+                        away = absence.link if absence.link.wire == link.wire else None
                     link.greet(identity, meta, self.device, away)
                     return await link.welcome
                 except BaseException:
                     link.welcome.cancel()
-                    link.end(CloseCode.NORMAL, Reason.BY_CLIENT)
+                    if link.is_alive:
+                        link.abandon()
                     raise
         except TimeoutError as error:
             if not limit.expired():
@@ -460,15 +463,15 @@ class WseClient:
         self.device = terms.device
         absence = self._absence
         if terms.resumed:
-            if absence is None or absence.link.session != terms.session:
+            if link.asked != terms.session:
                 raise ProtocolViolation(message="nobody asked for this session")
-            if absence.link.goes_on(link, terms):
+            if absence is not None and not absence.is_over and absence.link.goes_on(link, terms):
                 absence.timer.cancel()
                 self._link, self._absence = absence.link, None
                 return absence.link
         self._lose_session()
         if terms.resumed:
-            link.fail(ConnectionFailed(message="more was lost than is kept"))
+            link.fail(ConnectionFailed(message="it waited too long, or kept too little"))
         return None
 
     def _welcomed(self, welcome: Any) -> None:
@@ -486,7 +489,7 @@ class WseClient:
 
     def _suspended(self, link: Link, code: int, reason: str) -> None:
         assert link.terms is not None
-        timer = asyncio.get_running_loop().call_later(link.terms.window, self._lose_session)
+        timer = asyncio.get_running_loop().call_later(link.terms.window, self._wait_no_longer)
         self._link, self._absence = None, _Absence(link, (code, reason), timer)
         with self._emitter.together():
             self.when.suspended.emit(code, reason)
@@ -497,11 +500,20 @@ class WseClient:
         absence, self._absence = self._absence, None
         if absence is None:
             return False
-        absence.timer.cancel()
-        count = absence.link.unacked
-        absence.link.lose(*absence.end)
-        self.when.lost.emit(count)
+        if not absence.is_over:
+            absence.timer.cancel()
+            count = absence.link.unacked
+            absence.link.lose(*absence.end)
+            self.when.lost.emit(count)
         return True
+
+    def _wait_no_longer(self) -> None:
+        """The server keeps the session no longer. What has ended is told when that is final."""
+        absence = self._absence
+        self._lose_session()
+        if absence is not None:
+            absence.is_over = True
+            self._absence = absence
 
     def _lost(self, link: Link, code: int, reason: str) -> None:
         leaving = asyncio.get_running_loop().create_task(link.wait_closed())

@@ -58,7 +58,7 @@ class Link(Endpoint):
 
     gives_itself = False
 
-    __slots__ = ("_held", "_solving", "after", "terms", "welcome")
+    __slots__ = ("_held", "_solving", "after", "asked", "terms", "welcome")
 
     def __init__(self, hub: ClientHub, transport: Transport, protocol: Protocol) -> None:
         super().__init__(hub, transport, protocol, CLIENT)
@@ -66,6 +66,8 @@ class Link(Endpoint):
         self._solving: asyncio.Task[Any] | None = None
         self.terms: Terms | None = None
         """Those of the session; None without one."""
+        self.asked = ""
+        """The session that it wants to go on with."""
         self.after: float | None = None
         """Seconds after which the server wants it back, when it has said so."""
         self.welcome: asyncio.Future[Any] = hub.bind().create_future()
@@ -89,7 +91,10 @@ class Link(Endpoint):
             device: Which device this is.
             away: The link whose session is to go on.
         """
-        resume = None if away is None else away.claim_check()
+        resume = None
+        if away is not None:
+            resume = away.claim_check()
+            self.asked = resume.session
         self._post(self.protocol.hi(identity, meta, device, resume))
         self._transport.start(self)
 
@@ -131,6 +136,14 @@ class Link(Endpoint):
     def end(self, code: int, reason: str) -> None:
         """Close, after what was sent before; nothing when it has ended."""
         self._close(code, reason)
+
+    def abandon(self) -> None:
+        """End before the welcome, so that a session which it asked for waits on."""
+        if self.asked:
+            self._transport.abort()
+            self._leave(CloseCode.ABNORMAL, Reason.NO_REASON)
+        else:
+            self.end(CloseCode.NORMAL, Reason.BY_CLIENT)
 
     def fail(self, error: BaseException) -> None:
         """Give up before the welcome, because of ourselves."""

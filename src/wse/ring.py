@@ -12,6 +12,8 @@ __all__ = ["AckTimer", "Ring"]
 
 _ACK_DELAY = 0.2
 """Seconds after which what has come is acknowledged."""
+_MOST_PLACES = 16
+"""Times `Limits.max_kept_messages` that places may be, where a peer acknowledges nothing."""
 
 
 class Ring:
@@ -31,6 +33,7 @@ class Ring:
         "_frames",
         "_gone",
         "_heard_bytes",
+        "_kept",
         "_limits",
         "_size",
         "_told",
@@ -43,9 +46,10 @@ class Ring:
         self._limits = limits
         self._frames: list[bytes | None] = []
         self._size = 0
+        self._kept = 0
         self._gone = 0
         self._acked = 0
-        self._written = 0
+        self._written: int | None = None
         self.received = 0
         """How many counted messages of the peer's have come."""
         self._told = 0
@@ -56,7 +60,7 @@ class Ring:
 
     def __len__(self) -> int:
         """How many messages are kept."""
-        return len(self._frames)
+        return self._kept
 
     @property
     def size(self) -> int:
@@ -77,7 +81,7 @@ class Ring:
     def is_full(self) -> bool:
         """Whether one more would drive the oldest out."""
         limits = self._limits
-        return len(self._frames) >= limits.max_kept_messages or self._size >= limits.max_kept_bytes
+        return self._kept >= limits.max_kept_messages or self._size >= limits.max_kept_bytes
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -85,6 +89,7 @@ class Ring:
         """Number a message that is sent, and keep it."""
         if keep:
             self._frames.append(frame)
+            self._kept += 1
             self._size += len(frame)
         else:
             self._frames.append(None)
@@ -93,6 +98,7 @@ class Ring:
         """Empty the place of this message, which need not be sent again."""
         for place in range(len(self._frames) - 1, -1, -1):
             if self._frames[place] is frame:
+                self._kept -= 1
                 self._size -= len(frame)
                 self._frames[place] = None
                 return
@@ -100,15 +106,18 @@ class Ring:
     def trim(self) -> None:
         """Let the oldest fall out, once everything has been handed to the carrier."""
         limits = self._limits
-        surplus = len(self._frames) - limits.max_kept_messages
-        if surplus > 0 or self._size > limits.max_kept_bytes:
-            size, count = self._size, max(surplus, 0)
-            for frame in self._frames[:count]:
-                size -= len(frame or b"")
-            while size > limits.max_kept_bytes:
-                size -= len(self._frames[count] or b"")
-                count += 1
-            self._drop(count)
+        kept, size, places = self._kept, self._size, len(self._frames)
+        most = _MOST_PLACES * limits.max_kept_messages
+        count = 0
+        while (
+            kept > limits.max_kept_messages or size > limits.max_kept_bytes or places - count > most
+        ):
+            frame = self._frames[count]
+            if frame is not None:
+                kept -= 1
+                size -= len(frame)
+            count += 1
+        self._drop(count)
 
     def suspend(self) -> None:
         """The connection is lost: what is sent from now on cannot have come."""
@@ -118,7 +127,7 @@ class Ring:
     @property
     def has_gap(self) -> bool:
         """Whether something fell out that was sent since then, so that nobody can come back."""
-        return self._gone > self._written
+        return self._written is not None and self._gone > self._written
 
     def ack(self, received: int) -> None:
         """The peer has so many.
@@ -144,18 +153,22 @@ class Ring:
         self.ack(received)
         again = [frame for frame in self._frames if frame is not None]
         self._frames = list[bytes | None](again)
+        self._written = None
         self._told = self.received
         self._heard_bytes = 0
         return again
 
     def _check(self, received: int) -> None:
-        if not self._acked <= received <= self.sent:
+        most = self.sent if self._written is None else self._written
+        if not self._acked <= received <= most:
             raise ProtocolViolation(message="a count that cannot be")
 
     def _drop(self, count: int) -> None:
         if count > 0:
             for frame in self._frames[:count]:
-                self._size -= len(frame or b"")
+                if frame is not None:
+                    self._kept -= 1
+                    self._size -= len(frame)
             del self._frames[:count]
             self._gone += count
 
