@@ -211,15 +211,22 @@ class Desk:
         self.monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
 
+    @property
+    def subprotocol(self) -> str:
+        return "wse.5.json" if self.page.name == "wire-5.md" else "wse-default-json"
+
     async def converse(self, block: Block) -> None:
         """Play a conversation; one that does not begin with a hi goes on with the last peer."""
         lines = [line.split(" ", 1) for line in block.source.splitlines() if "S" in line[:3]]
-        if "~wse:hi" in lines[0][1] or not hasattr(self, "peer"):
-            self.peer = Peer(vars(self.module)["server"])
+        before = getattr(self, "peer", None)
+        if "~wse:hi" in lines[0][1] or before is None:
+            if before is not None:
+                before.end.tear()
+            self.peer = Peer(vars(self.module)["server"], self.subprotocol)
         peer = self.peer
         for direction, said in lines:
             if direction == "C>S":
-                peer.say(said)
+                peer.say(said if before is None else said.replace("…", before.session))
             else:
                 await testing.settle()
                 assert direction == "S>C", f"{block.place}: {direction}"
@@ -314,11 +321,11 @@ class Desk:
 class Peer:
     """A bare client: what it says and hears is the wire itself."""
 
-    def __init__(self, server: wse.WseServer[Any]) -> None:
+    def __init__(self, server: wse.WseServer[Any], subprotocol: str) -> None:
         self.heard: list[Any] = []
+        self.session = ""
         self.end, theirs = pair(server.limits)
         opened = asyncio.get_running_loop().time()
-        subprotocol = server.acceptor.select(["wse-default-json"])
         server.acceptor.open(theirs, Handshake(path="/", opened=opened), subprotocol)
         self.end.start(self)
 
@@ -326,7 +333,10 @@ class Peer:
         self.end.write([text.encode()])
 
     def receive(self, data: bytes, text: bool) -> None:
-        self.heard.append(json.loads(data))
+        message = json.loads(data)
+        self.heard.append(message)
+        if message[0] == "~wse:welcome" and message[2]:
+            self.session = message[2]["session"]
 
     def flush(self) -> None:
         pass
@@ -611,7 +621,7 @@ def test_the_table_of_limits_is_the_dataclass() -> None:
     assert [row["Field"] for row in rows] == [one.name for one in dataclasses.fields(wse.Limits)]
     for row, one in zip(rows, dataclasses.fields(wse.Limits), strict=True):
         assert amount(row["Default"]) == one.default, one.name
-        kind = "seconds" if one.type == "float" else "count"
+        kind = "seconds" if str(one.type).startswith("float") else "count"
         kind = "messages per second" if one.name.endswith("per_second") else kind
         unit = "bytes" if "bytes" in one.name else kind
         assert row["Unit"] == unit, one.name
