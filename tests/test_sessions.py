@@ -28,6 +28,7 @@ from wse import (
     testing,
     time_left,
 )
+from wse.transports.memory import MemoryTransport
 
 QUICK = Backoff(first=0.01, cap=0.01)
 
@@ -472,6 +473,36 @@ async def test_a_procedure_knows_how_long_its_caller_waits() -> None:
         assert await alice.next("event") is None
         bob = await network.connect("bob", protocols=[WseJSON()])
         assert await bob.call("plain", timeout=5) is None
+
+
+# -- signs of life -----------------------------------------------------------------------------
+
+
+@testing.virtual_time
+async def test_where_the_carrier_cannot_ping_the_server_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MemoryTransport, "pings", False)
+    told: list[Any] = []
+    server = make_server(told)
+    async with testing.Network(server) as network:
+        alice = await phone(network)
+        classic = await network.connect("bob", protocols=[WseJSON()])
+        await testing.pass_time(300)
+        assert [event[0] for event in told].count("suspended") == 0
+        (info,) = await server.devices("alice")
+        assert info.silent_for <= 26
+        told.clear()
+        alice.stall()
+        classic.stall()
+        await testing.pass_time(40)
+        assert told == [("suspended", "phone", 1006, "wse.heartbeat-lost")]
+        alice.resume()
+        await testing.pass_time(2)
+        assert alice.client.status is Status.READY
+        await testing.pass_time(300)
+        assert [event[0] for event in told] == ["suspended", "resumed"]
+        assert classic.client.status is Status.READY
 
 
 # -- going away --------------------------------------------------------------------------------

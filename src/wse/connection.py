@@ -448,6 +448,7 @@ class WseConnection(Endpoint, Generic[S]):
         ):
             return False
         frame = self._frame(self._pack_welcome(welcome, ring, resumed=True))
+        self._stop_clock()
         newcomer._stop_clock()
         transport = newcomer._give_transport()
         self._server.sessions.resume(self)
