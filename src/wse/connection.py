@@ -400,7 +400,7 @@ class WseConnection(Endpoint, Generic[S]):
         if self._stages is METERED:
             self._count_from_now_on(decision.cid)
         self._admit()
-        self._queue(welcome)
+        self.enqueue(welcome, counts=False)
         self._watch()
         self._server.seat(self, decision.cid)
 

@@ -69,7 +69,10 @@ class Desk:
             return
         inbox = self._inbox
         if not inbox.busy or inbox.admits(handler):
-            self._run(end, handler, type, payload, stamp, deadline)
+            if deadline is DEADLINE.get():
+                self._start(end, handler, type, payload, stamp)
+            else:
+                self._start_within(deadline, end, handler, type, payload, stamp)
             return
         inbox.keep(Job(handler, type, payload, stamp, size, deadline))
         # While a call waits its answer must come, so reading goes on for another inbox's worth.
@@ -119,18 +122,16 @@ class Desk:
         except Exception as unsendable:
             self._crashed(end, type, stamp, unsendable)
 
-    def _run(  # noqa: PLR0917 - the hot path
+    def _start_within(  # noqa: PLR0917 - as `take`
         self,
+        deadline: float | None,
         end: Endpoint,
         handler: Handler,
         type: str,
         payload: Any,
         stamp: str | None,
-        deadline: float | None,
     ) -> None:
-        if deadline is DEADLINE.get():
-            self._start(end, handler, type, payload, stamp)
-            return
+        """Start a handler that may ask for how long its caller waits."""
         token = DEADLINE.set(deadline)
         try:
             self._start(end, handler, type, payload, stamp)
@@ -235,8 +236,9 @@ class Desk:
         self._pumping = True
         try:
             while (job := self._inbox.next()) is not None:
-                if job.deadline is None or job.deadline > asyncio.get_running_loop().time():
-                    self._run(end, job.handler, job.type, job.payload, job.stamp, job.deadline)
+                handler, type, payload, stamp, _, deadline = job
+                if deadline is None or deadline > asyncio.get_running_loop().time():
+                    self._start_within(deadline, end, handler, type, payload, stamp)
         finally:
             self._pumping = False
         if self._inbox.has_room:

@@ -222,10 +222,8 @@ class Endpoint:
                     deadline = None
                     if message.milliseconds is not None:
                         deadline = asyncio.get_running_loop().time() + message.milliseconds / 1000
-                    self._desk.take(
-                        *(self, procedure, message.name, message.payload, message.stamp),
-                        *(size, deadline),
-                    )
+                    name, payload, stamp = message.name, message.payload, message.stamp
+                    self._desk.take(self, procedure, name, payload, stamp, size, deadline)
             case Event():
                 hub.counts.messages += 1
                 handlers = hub.channel.take(message.type)
@@ -337,8 +335,8 @@ class Endpoint:
 
     def _post_uncounted(self, data: bytes) -> None:
         """Send what is about the session and not of it."""
-        if self.stage not in (Stage.SUSPENDED, Stage.CLOSED) and not self._too_slow:
-            self._queue(self._frame(data))
+        if self.stage is not Stage.SUSPENDED:
+            self.enqueue(self._frame(data), counts=False)
 
     def _within_limit(self, data: bytes) -> bytes:
         limit = self._hub.max_message_bytes
@@ -346,32 +344,23 @@ class Endpoint:
             raise MessageTooLarge({"size": len(data), "limit": limit})
         return data
 
-    def enqueue(self, frame: bytes, *, keep: bool = True) -> None:
+    def enqueue(self, frame: bytes, *, keep: bool = True, counts: bool = True) -> None:
         """Let a framed message leave at the end of the turn; on the loop's thread.
 
         Args:
             frame: The message.
             keep: Whether to send it again where it may have been lost.
+            counts: Whether it is one of the session's.
         """
         if self.stage is Stage.CLOSED or self._too_slow:
             return
         ring = self._ring
-        if ring is not None:
+        if ring is not None and counts:
             if self.stage is Stage.SUSPENDED:
                 if keep:
                     self._append_while_away(ring, frame)
                 return
             ring.append(frame, keep=keep)
-        self._queue(frame)
-
-    def _append_while_away(self, ring: Ring, frame: bytes) -> None:
-        ring.append(frame)
-        if not self._kept(frame):
-            # It ends with the turn, as one that is too slow does.
-            self._too_slow = True
-            self._hub.flusher.add(self)
-
-    def _queue(self, frame: bytes) -> None:
         outbox = self._outbox
         if outbox.append(frame):
             self._hub.flusher.add(self)
@@ -379,6 +368,13 @@ class Endpoint:
             # It ends with the turn: nobody who sends is surprised by `disconnected` meanwhile.
             self._too_slow = True
             outbox.clear()
+            self._hub.flusher.add(self)
+
+    def _append_while_away(self, ring: Ring, frame: bytes) -> None:
+        ring.append(frame)
+        if not self._kept(frame):
+            # It ends with the turn, as one that is too slow does.
+            self._too_slow = True
             self._hub.flusher.add(self)
 
     @property
