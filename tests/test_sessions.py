@@ -144,6 +144,100 @@ async def test_without_a_window_nothing_waits() -> None:
         ]
 
 
+# -- what crosses a return ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", ["suspended", "resumed"])
+@testing.virtual_time
+async def test_a_device_that_is_dropped_as_it_goes_or_comes(event: str) -> None:
+    told: list[Any] = []
+    server = make_server(told)
+    getattr(server.when, event)(lambda conn, *_: conn.drop("enough"))
+    async with testing.Network(server) as network:
+        alice = await phone(network)
+        alice.tear()
+        await testing.pass_time(1)
+        assert alice.closed == (1000, "enough")
+        assert alice.client.status is Status.OFFLINE
+        assert told[-2:] == [("gone", "phone", 1000, "enough"), ("left", "alice", 1000, "enough")]
+
+
+@pytest.mark.parametrize("event", ["suspended", "resumed"])
+@testing.virtual_time
+async def test_a_client_that_closes_as_it_goes_or_comes(event: str) -> None:
+    server = make_server()
+    async with testing.Network(server) as network:
+        alice = await phone(network)
+
+        async def close(*_: Any) -> None:
+            await alice.client.close("enough")
+
+        getattr(alice.client.when, event)(close)
+        alice.tear()
+        await testing.pass_time(1)
+        assert alice.closed == (1000, "enough")
+        assert alice.client.status is Status.OFFLINE
+        assert server.stats().suspended == (event == "suspended")
+        await testing.pass_time(121)
+        assert not server.clients
+
+
+@testing.virtual_time
+async def test_a_client_that_leaves_for_another_server_while_it_is_away() -> None:
+    here, there = make_server(), make_server()
+    async with testing.Network(here) as network:
+        alice = await phone(network)
+        lost: list[int] = []
+        alice.client.when.lost(lost.append)
+        alice.unplug()
+        alice.plug_in()
+        alice._dialer._acceptor = there.acceptor
+        await alice.client.jump("ws://there/")
+        assert lost == [0]
+        assert "alice" in there.clients
+        await testing.pass_time(121)
+        assert "alice" not in here.clients
+    await there.close()
+
+
+@testing.virtual_time
+async def test_a_session_that_ends_while_its_device_is_identified() -> None:
+    decides = asyncio.Event()
+    decides.set()
+
+    async def identify_slowly(attempt: Attempt) -> Decision:
+        await decides.wait()
+        return attempt.accept(attempt.identity)
+
+    limits = Limits(session_window=5, authentication_timeout=30)
+    server: WseServer[Any] = WseServer(identify_slowly, limits=limits)
+    told: list[Any] = []
+    server.when.disconnected(lambda _, *end: told.append(end))
+    async with testing.Network(server) as network:
+        alice = await phone(network)
+        lost: list[int] = []
+        alice.client.when.lost(lost.append)
+        decides.clear()
+        alice.tear()
+        await testing.pass_time(10)
+        assert told == [(1006, "")]
+        decides.set()
+        await testing.pass_time(1)
+        assert lost == [0]
+        assert "alice" in server.clients
+        decides.clear()
+        alice.tear()
+        await testing.pass_time(2)
+        server.drop_client("alice", "enough")
+        decides.set()
+        await testing.pass_time(1)
+        assert await alice.wait_closed() == (1000, "enough")
+        assert alice.client.status is Status.OFFLINE
+        await testing.pass_time(10)
+        stats = server.stats()
+        assert (stats.suspended, stats.strangers, stats.devices) == (0, 0, 0)
+
+
 # -- bounds ------------------------------------------------------------------------------------
 
 
