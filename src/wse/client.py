@@ -489,6 +489,7 @@ class WseClient:
 
     def _suspended(self, link: Link, code: int, reason: str) -> None:
         assert link.terms is not None
+        self._see_out(link)
         timer = asyncio.get_running_loop().call_later(link.terms.window, self._wait_no_longer)
         self._link, self._absence = None, _Absence(link, (code, reason), timer)
         with self._emitter.together():
@@ -516,9 +517,7 @@ class WseClient:
             self._absence = absence
 
     def _lost(self, link: Link, code: int, reason: str) -> None:
-        leaving = asyncio.get_running_loop().create_task(link.wait_closed())
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        self._see_out(link)
         if link is not self._link:
             return
         self._link = None
@@ -529,6 +528,12 @@ class WseClient:
             self._tell_closed(code, reason)
             if self._work is None and self.reconnect and comes_back(code):
                 self._come_back(link.after)
+
+    def _see_out(self, link: Link) -> None:
+        """The socket of a connection that has ended may still be there: `close` waits for it."""
+        leaving = asyncio.get_running_loop().create_task(link.transport_closed())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
 
     def _come_back(self, after: float | None) -> None:
         loop = asyncio.get_running_loop()

@@ -174,8 +174,8 @@ class Endpoint:
             and self._waits_for_return(code)
         ):
             self._transport.resume_reading()
-            self._transport = NOWHERE
             self._suspend(code, reason)
+            self._transport = NOWHERE
         else:
             self._lose(self._transport, code, reason, failed=failed)
 

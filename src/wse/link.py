@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from .codes import CloseCode, Reason, comes_back
@@ -153,9 +153,9 @@ class Link(Endpoint):
             self.welcome.set_exception(error)
         self._close(CloseCode.NORMAL, Reason.BY_CLIENT)
 
-    async def wait_closed(self) -> None:
-        """Wait until nothing of the connection is left."""
-        await self._transport.wait_closed()
+    def transport_closed(self) -> Coroutine[Any, Any, None]:
+        """Wait until nothing of the present transport is left, whichever comes next."""
+        return self._transport.wait_closed()
 
     def _shake(self, action: Action, message: Message, size: int) -> None:
         match action, message:
