@@ -285,6 +285,35 @@ async def test_those_away_the_longest_give_way_to_the_budget() -> None:
 
 
 @testing.virtual_time
+async def test_who_was_replaced_drives_nobody_out_of_the_budget() -> None:
+    server = make_server(conn_per_user=1, limits=Limits(max_suspended_bytes=20_000))
+    async with testing.Network(server) as network:
+        victim = await network.connect("victim", reconnect=True, backoff=QUICK)
+        victim.unplug()
+        for number in range(60):
+            (await phone(network, f"phone {number}", reconnect=False)).tear()
+            await testing.settle()
+        assert "victim" in server.clients
+
+
+@testing.virtual_time
+async def test_closing_as_a_session_is_lost_is_told() -> None:
+    server = make_server(limits=Limits(session_window=10))
+    closed: list[Any] = []
+    async with testing.Network(server) as network:
+        alice = await phone(network)
+        alice.client.when.closed(lambda *end: closed.append(end))
+
+        @alice.client.when.lost
+        async def close(_: int) -> None:
+            await alice.client.close()
+
+        alice.unplug()
+        await testing.pass_time(30)
+        assert closed == [(1000, "wse.by-client")]
+
+
+@testing.virtual_time
 async def test_a_client_keeps_so_much_and_loses_nothing_of_it() -> None:
     server = make_server()
     heard: list[int] = []

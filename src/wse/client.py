@@ -288,10 +288,11 @@ class WseClient:
         return await self._ready_link()._call(name, payload, timeout)
 
     def _ready_link(self) -> Link:
-        if self._absence is not None and not self._absence.is_over:
-            if self._absence.link.is_full:
+        absence = self._absence  # once: another thread may be sending
+        if absence is not None and not absence.is_over:
+            if absence.link.is_full:
                 raise OutboxFull
-            return self._absence.link
+            return absence.link
         link = self._link
         if link is None or link.stage is not Stage.READY:
             raise NotConnected(message=f"the client is {self.status}: await connect() first")
@@ -511,10 +512,11 @@ class WseClient:
     def _wait_no_longer(self) -> None:
         """The server keeps the session no longer. What has ended is told when that is final."""
         absence = self._absence
-        self._lose_session()
         if absence is not None:
-            absence.is_over = True
-            self._absence = absence
+            with self._emitter.together():
+                self._lose_session()
+                absence.is_over = True
+                self._absence = absence
 
     def _lost(self, link: Link, code: int, reason: str) -> None:
         self._see_out(link)

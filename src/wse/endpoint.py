@@ -448,7 +448,7 @@ class Endpoint:
         self._transport.close(Reason.REPLACED.close_code, Reason.REPLACED)
         self._transport = transport
         transport.hand_over(self)
-        if self._desk.is_full:
+        if self._desk.is_full and not (self._calls and self._desk.has_reserve):
             transport.pause_reading()
         self._admit()
         self._outbox.clear()

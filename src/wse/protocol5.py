@@ -31,6 +31,8 @@ from .protocol import DEFAULT, MAX_STAMP_LENGTH, RESERVED_PREFIX, JSONCodec, Pro
 
 __all__ = ["DEFAULTS", "JSON5", "Protocol5", "WseJSON5", "WseMsgpack5"]
 
+_LONGEST = 1e15
+"""Milliseconds that a caller may wait."""
 _ACK = "~wse:ack"
 _PING = "~wse:ping"
 _PONG = "~wse:pong"
@@ -156,7 +158,7 @@ class Protocol5(Protocol):
         milliseconds = frame.milliseconds
         if milliseconds is None:
             return Call(type, payload, stamp)
-        if milliseconds.__class__ not in (int, float) or not 0 <= milliseconds < math.inf:
+        if milliseconds.__class__ not in (int, float) or not 0 <= milliseconds <= _LONGEST:
             raise ProtocolViolation(message="a deadline that is no time")
         return Call(type, payload, stamp, milliseconds)
 

@@ -69,9 +69,10 @@ class Sessions:
         conn = self._conns.get(session)
         if conn is not None:
             return conn if conn.cid == cid else None
-        self._bury(asyncio.get_running_loop().time())
-        _, tombstone = self._tombstones.get(session, (0.0, None))
-        return tombstone if tombstone is not None and tombstone.cid == cid else None
+        until, tombstone = self._tombstones.get(session, (0.0, None))
+        if tombstone is None or asyncio.get_running_loop().time() >= until:
+            return None
+        return tombstone if tombstone.cid == cid else None
 
     def suspend(self, conn: WseConnection[Any], code: int, size: int) -> None:
         """Its connection is lost: let the session wait."""
@@ -130,8 +131,8 @@ class Sessions:
 
     def _expire_longest(self) -> None:
         while self.size > self._limits.max_suspended_bytes:
-            if self._away:
+            if self._tombstones:  # before anybody who may come back
+                self._tombstones.popitem(last=False)
+            else:
                 conn, absence = next(iter(self._away.items()))
                 conn.expire(absence.code)
-            else:
-                self._tombstones.popitem(last=False)
