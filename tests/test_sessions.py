@@ -654,6 +654,37 @@ async def test_a_server_that_drains_says_when_to_come_back() -> None:
 
 
 @testing.virtual_time
+async def test_what_is_said_while_a_drain_waits_is_not_lost_when_it_is_given_up() -> None:
+    server = make_server()
+    said: list[int] = []
+    server.channel.on("say", lambda _, number: said.append(number))
+
+    @server.register("work")
+    async def work(_: WseConnection[Any], seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async with testing.Network(server) as network:
+        alice = await phone(network)
+        bob = await network.connect("bob")
+        early = asyncio.ensure_future(alice.call("work", 3))
+        bobs = asyncio.ensure_future(bob.call("work", 20))
+        await testing.settle()
+        closing = asyncio.ensure_future(server.close(drain=10))
+        await testing.pass_time(1)
+        alice.send("say", 1)
+        late = asyncio.ensure_future(alice.call("work", 1, timeout=60))
+        await testing.pass_time(4)
+        closing.cancel()
+        await testing.pass_time(30)
+        alice.send("say", 2)
+        await testing.settle()
+        assert said == [1, 2]
+        assert await late == 1
+        assert (await early, await bobs) == (3, 20)
+
+
+@testing.virtual_time
 async def test_who_thinks_better_of_closing_finds_all_sessions_again() -> None:
     told: list[Any] = []
     server = make_server(told)

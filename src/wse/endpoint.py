@@ -154,7 +154,7 @@ class Endpoint:
                 self._violated(error)
             return
         action = rules.actions[message.__class__]
-        if self._ring is not None and action is not Action.CONTROL:
+        if self._ring is not None and rules.counts and action is not Action.CONTROL:
             self._count(self._ring, len(data))
         if action is Action.DELIVER:
             self._deliver(message, len(data))

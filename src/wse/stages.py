@@ -79,9 +79,10 @@ class Rules:
         actions: The action for a kind of message.
         unreadable: The action for what the protocol cannot read.
         hears: False where nothing is even read.
+        counts: False where messages are not taken for good: whoever sent them sends them again.
     """
 
-    __slots__ = ("actions", "hears", "unreadable")
+    __slots__ = ("actions", "counts", "hears", "unreadable")
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Rules:
         *,
         unreadable: Action = Action.VIOLATION,
         hears: bool = True,
+        counts: bool = True,
     ) -> None:
         named = actions or {}
         self.actions: dict[type[Message], Action] = {
@@ -98,6 +100,7 @@ class Rules:
         """The action for each kind of message."""
         self.unreadable = unreadable
         self.hears = hears
+        self.counts = counts
 
 
 _CONTROLS: dict[type[Message], Action] = dict.fromkeys((Ack, Ping, Pong, Bye), Action.CONTROL)
@@ -116,6 +119,7 @@ SERVER: Mapping[Stage, Rules] = {
         Action.IGNORE,
         {Result: Action.DELIVER, Failure: Action.DELIVER, Cancel: Action.DELIVER, **_CONTROLS},
         unreadable=Action.IGNORE,
+        counts=False,
     ),
     Stage.SUSPENDED: _DEAF,
     Stage.CLOSED: _DEAF,
